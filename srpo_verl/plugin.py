@@ -1,0 +1,1 @@
+"""Loaded by verl in every process (entry-point group verl.plugins)."""
