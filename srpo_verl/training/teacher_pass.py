@@ -1,0 +1,114 @@
+"""One forward pass of the teacher over the routed rollouts only, spread evenly over the ranks.
+
+Every rank must get the same number of rows, or the next collective hangs. The rows that even it out are unrouted ones
+with a prompt of a single token and no response: the batch is a multiple of the ranks, so there are always enough.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from transfer_queue import KVBatchMeta
+from verl.utils.seqlen_balancing import calculate_workload, get_seqlen_balanced_partitions
+
+from srpo_verl.training.fields import ROUTED, TEACHER_ENTROPY, TEACHER_LOG_PROBS, TEACHER_PROMPTS, TOPK_IDS, jagged
+from srpo_verl.training.queue import get_fields, put_fields
+
+if TYPE_CHECKING:
+    from srpo_verl.training.trainer import SRPOTrainer
+
+
+@dataclass(frozen=True)
+class TeacherPass:
+    """What the driver needs of the teacher's answers; routed rows only, in the order of `rows`."""
+
+    rows: list[int]
+    # Per row: (response length,) float32, nats.
+    entropy: list[torch.Tensor]
+    # Per row: (response length, K) float32; fetched for the advantage mix only, else None.
+    log_probs: list[torch.Tensor] | None
+
+    @property
+    def flat_entropy(self) -> torch.Tensor:
+        return torch.cat(self.entropy)
+
+
+def run_teacher(trainer: SRPOTrainer, batch: KVBatchMeta, responses: Sequence[torch.Tensor]) -> TeacherPass:
+    """Write teacher prompts, run the teacher, and complete its fields for the rows that it did not see."""
+    srpo, rows = trainer.srpo, trainer.plan.routed_rows()
+    prompts = {row: torch.tensor(trainer.prompts[row].input_ids) for row in rows}
+    if not srpo.logit_loss:
+        # The advantage mix needs the teacher at the sampled token only: the response itself is the support.
+        put_fields(batch, {TOPK_IDS: jagged(_or_empty(dict(zip(rows, _column(responses, rows), strict=True)), batch, 1))})
+
+    order = _spread(rows, prompts, responses, batch_size=len(batch), ranks=_teacher_ranks(trainer))
+    filler = responses[0].new_full((1,), trainer.tokenizer.eos_token_id)
+    meta = batch.select_keys([batch.keys[row] for row in order])
+    put_fields(meta, {TEACHER_PROMPTS: jagged([prompts.get(row, filler) for row in order])})
+    meta.fields = [ROUTED, TEACHER_PROMPTS, "responses"]
+    if not (srpo.logit_loss and srpo.support == "teacher"):
+        meta.fields.append(TOPK_IDS)
+    longest = max(prompts[row].numel() + responses[row].numel() for row in rows)
+    budget = srpo.teacher.max_token_len_per_gpu
+    budget = budget or trainer.config.actor_rollout_ref.rollout.log_prob_max_token_len_per_gpu
+    meta.extra_info = {
+        "temperature": trainer.config.actor_rollout_ref.rollout.temperature,
+        "max_token_len_per_gpu": max(budget, longest),
+    }
+    trainer.actor_rollout_wg.compute_teacher_targets(meta)
+
+    wanted = [TEACHER_ENTROPY] if srpo.logit_loss else [TEACHER_ENTROPY, TEACHER_LOG_PROBS]
+    data = get_fields(batch.select_keys([batch.keys[row] for row in rows]), wanted)
+    if srpo.logit_loss:
+        _complete(batch, set(rows), srpo.topk, with_ids=srpo.support == "teacher")
+    log_probs = None if srpo.logit_loss else list(data[TEACHER_LOG_PROBS].unbind())
+    return TeacherPass(rows, list(data[TEACHER_ENTROPY].unbind()), log_probs)
+
+
+def _teacher_ranks(trainer: SRPOTrainer) -> int:
+    group = trainer.actor_rollout_wg
+    if "teacher" not in group._dispatch_info:
+        group._dispatch_info["teacher"] = group._query_dispatch_info("teacher")
+    return max(group._dispatch_info["teacher"]) + 1
+
+
+def _spread(
+    rows: Sequence[int],
+    prompts: dict[int, torch.Tensor],
+    responses: Sequence[torch.Tensor],
+    *,
+    batch_size: int,
+    ranks: int,
+) -> list[int]:
+    """Routed rows and fillers, rank after rank, with equal row counts and balanced work."""
+    chosen = set(rows)
+    fillers = [row for row in range(batch_size) if row not in chosen][: -len(rows) % ranks]
+    everything = [*rows, *fillers]
+    lengths = [prompts[r].numel() + responses[r].numel() if r in chosen else 1 for r in everything]
+    workload = calculate_workload(torch.tensor(lengths))
+    partitions = get_seqlen_balanced_partitions(workload, k_partitions=ranks, equal_size=True)
+    return [everything[position] for partition in partitions for position in partition]
+
+
+def _complete(batch: KVBatchMeta, routed: set[int], k: int, *, with_ids: bool) -> None:
+    """Rows of length zero for the rollouts that the teacher did not see; see `fields`."""
+    others = [key for row, key in enumerate(batch.keys) if row not in routed]
+    if not others:
+        return
+    meta = batch.select_keys(others)
+    empty = {TEACHER_LOG_PROBS: jagged([torch.zeros(0, k)] * len(others))}
+    if with_ids:
+        empty[TOPK_IDS] = jagged([torch.zeros(0, k, dtype=torch.int32)] * len(others))
+    put_fields(meta, empty)
+
+
+def _column(responses: Sequence[torch.Tensor], rows: Sequence[int]) -> list[torch.Tensor]:
+    return [responses[row].to(torch.int32).unsqueeze(-1) for row in rows]
+
+
+def _or_empty(given: dict[int, torch.Tensor], batch: KVBatchMeta, k: int) -> list[torch.Tensor]:
+    return [given.get(row, torch.zeros(0, k, dtype=torch.int32)) for row in range(len(batch))]
+

@@ -1,0 +1,100 @@
+"""Teacher prompts of the routed rollouts of one batch, and their dump for people to read."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from srpo_verl.config import SRPOConfig
+from srpo_verl.core import TeacherPrompt, teacher_prompt_ids
+from srpo_verl.training.routing_plan import RoutingPlan
+
+# Room for the template around question and demonstration; 2048 + 8192 + 512 + 8192 = 18944, the paper's setting.
+TEMPLATE_TOKENS = 512
+
+
+def max_teacher_prompt_length(config: Mapping[str, Any], srpo: SRPOConfig) -> int:
+    """Tokens a teacher prompt may have: the user's limit, else what leaves room for the response in max_model_len."""
+    if srpo.teacher.max_prompt_length is not None:
+        return srpo.teacher.max_prompt_length
+    data, rollout = config["data"], config["actor_rollout_ref"]["rollout"]
+    wanted = data["max_prompt_length"] + data["max_response_length"] + TEMPLATE_TOKENS
+    if rollout["max_model_len"] is None:
+        return wanted
+    return min(wanted, rollout["max_model_len"] - data["max_response_length"])
+
+
+@dataclass
+class TeacherPromptBuilder:
+    """Tokenises the prompts of a plan's routed rows."""
+
+    tokenizer: Any
+    srpo: SRPOConfig
+    max_length: int
+    chat_template_kwargs: Mapping[str, Any]
+
+    def build(
+        self,
+        plan: RoutingPlan,
+        messages: Mapping[int, Sequence[Mapping[str, Any]]],
+        responses: Mapping[int, Sequence[int]],
+    ) -> tuple[RoutingPlan, dict[int, TeacherPrompt], int]:
+        """Prompts by row, and the plan without the rows whose question alone is too long (with their number).
+
+        Args:
+            messages: the chat messages of each routed row.
+            responses: token ids of each row that serves as a demonstration.
+        """
+        texts = {row: self.tokenizer.decode(list(ids), skip_special_tokens=True) for row, ids in responses.items()}
+        prompts: dict[int, TeacherPrompt] = {}
+        too_long = []
+        for row in plan.routed_rows():
+            demonstration = int(plan.routing.demonstration[row])
+            prompt = teacher_prompt_ids(
+                self.tokenizer,
+                list(messages[row]),
+                demonstration=texts[demonstration] if demonstration >= 0 else None,
+                feedback=plan.rollouts[row].feedback if self.srpo.teacher.use_feedback else None,
+                max_length=self.max_length,
+                remove_thinking=self.srpo.teacher.remove_thinking,
+                chat_template_kwargs=dict(self.chat_template_kwargs),
+            )
+            if prompt is None:
+                too_long.append(row)
+            else:
+                prompts[row] = prompt
+        return plan.without(too_long), prompts, len(too_long)
+
+
+def dump_teacher_prompts(
+    folder: str,
+    step: int,
+    plan: RoutingPlan,
+    prompts: Mapping[int, TeacherPrompt],
+    responses: Mapping[int, Sequence[int]],
+    tokenizer: Any,
+) -> str:
+    """One JSON line per routed rollout in `folder/<step>.jsonl`; returns the path."""
+    os.makedirs(folder, exist_ok=True)
+    path = os.path.join(folder, f"{step}.jsonl")
+    with open(path, "w", encoding="utf-8") as file:
+        for row, prompt in prompts.items():
+            uid, session = plan.rollouts[row].session
+            sibling = int(plan.routing.demonstration[row])
+            line = {
+                "step": step,
+                "uid": uid,
+                "rollout": session,
+                "demonstration": plan.rollouts[sibling].session[1] if sibling >= 0 else None,
+                "provider": plan.routing.providers[int(plan.routing.provider[row])],
+                "score": plan.rollouts[row].score,
+                "teacher_prompt": tokenizer.decode(prompt.input_ids, skip_special_tokens=False),
+                "response": tokenizer.decode(list(responses[row]), skip_special_tokens=False),
+                "truncated": prompt.truncated,
+                "dropped_tokens": prompt.dropped_tokens,
+            }
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+    return path

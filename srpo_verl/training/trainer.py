@@ -1,0 +1,200 @@
+"""The SRPO step on verl's synchronous trainer (`trainer.v1.trainer_mode: srpo`).
+
+    sample -> balance -> old_log_prob -> [ref] -> advantage -> update_actor
+                 |            |                       |             |
+               route       student's top-K       zero on routed   routed logit loss,
+                           ids of routed rows    rows; teacher    then EMA
+                                                 targets, weights
+
+Each override calls verl's method and adds SRPO's part before or after it. What the algorithm decides is in
+`srpo_verl.core` and `routing_plan`; here is only the traffic with workers and TransferQueue.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import ray
+import torch
+from transfer_queue import KVBatchMeta
+from verl.trainer.ppo.utils import Role
+from verl.trainer.ppo.v1.trainer_base import register_trainer
+from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
+from verl.utils.debug import marked_timer
+
+from srpo_verl.config import settings
+from srpo_verl.core import TeacherPrompt
+from srpo_verl.training.fields import ROUTED, TOKEN_WEIGHTS, jagged
+from srpo_verl.training.objective import METRIC_SCALE
+from srpo_verl.training.queue import get_fields, put_fields
+from srpo_verl.training.routing_plan import Rollout, RoutingPlan, build_plan
+from srpo_verl.training.run_record import write_run_record
+from srpo_verl.training.step_metrics import prompt_metrics, routing_metrics, token_metrics
+from srpo_verl.training.teacher_pass import TeacherPass, run_teacher
+from srpo_verl.training.teacher_prompts import (
+    TeacherPromptBuilder,
+    dump_teacher_prompts,
+    max_teacher_prompt_length,
+)
+from srpo_verl.training.token_weights import mixed_advantages, token_weights
+from srpo_verl.training.worker import ANY_ROUTED, COLLECT_TOPK, MEASURE_BRANCHES, SRPOWorker
+
+logger = logging.getLogger(__name__)
+
+
+@register_trainer("srpo")
+class SRPOTrainer(PPOTrainerSync):
+    """Synchronous trainer whose failed rollouts with a correct sibling are distilled."""
+
+    plan: RoutingPlan
+    prompts: dict[int, TeacherPrompt]
+    teacher: TeacherPass | None
+
+    def __init__(self, config):
+        self.srpo = settings(config.srpo)
+        super().__init__(config)
+
+    @property
+    def trainer_mode(self) -> str:
+        # verl asks for "sync" by name where it decides on replay buffer, refill and checkpoints.
+        return "sync"
+
+    @trainer_mode.setter
+    def trainer_mode(self, name: str) -> None:
+        self.registered_mode = name
+
+    def _build_replay_buffer(self):
+        buffer = super()._build_replay_buffer()
+        buffer.poll_interval = self.srpo.poll_interval
+        return buffer
+
+    def _init_resource_pool_mgr(self):
+        super()._init_resource_pool_mgr()
+        for role in (Role.ActorRollout, Role.ActorRolloutRef):
+            if role in self.role_worker_mapping:
+                self.role_worker_mapping[role] = ray.remote(SRPOWorker)
+
+    def _setup(self):
+        write_run_record(self.config)
+        super()._setup()
+        self.prompt_builder = TeacherPromptBuilder(
+            tokenizer=self.tokenizer,
+            srpo=self.srpo,
+            max_length=max_teacher_prompt_length(self.config, self.srpo),
+            chat_template_kwargs=self.config.data.get("apply_chat_template_kwargs", {}),
+        )
+
+    # ---- route -----------------------------------------------------------------------------------------------
+
+    def _balance_batch(self, batch: KVBatchMeta, metrics: dict, *args: Any, **kwargs: Any) -> KVBatchMeta:
+        batch = super()._balance_batch(batch, metrics, *args, **kwargs)
+        with marked_timer("srpo_route", self.timing_raw):
+            self._route(batch, metrics)
+        return batch
+
+    def _route(self, batch: KVBatchMeta, metrics: dict) -> None:
+        data = get_fields(batch, ["rm_scores", "responses", "extra_fields"])
+        scores = data["rm_scores"].to_padded_tensor(0.0).sum(dim=-1).tolist()
+        responses = data["responses"].unbind()
+        plan = build_plan(
+            [
+                Rollout(
+                    key=key,
+                    score=score,
+                    response_length=response.numel(),
+                    padding=bool(tag.get("is_padding", False)),
+                    reward_info=(extra or {}).get("reward_extra_info"),
+                )
+                for key, tag, score, response, extra in zip(
+                    batch.keys, batch.tags, scores, responses, list(data["extra_fields"]), strict=True
+                )
+            ],
+            self.srpo,
+        )
+        # A response without a token has nothing to distil.
+        plan = plan.without([row for row in plan.routed_rows() if responses[row].numel() == 0])
+        self.plan, self.prompts, too_long = self._teacher_prompts(batch, plan, responses)
+        metrics.update(routing_metrics(self.plan))
+        metrics.update(prompt_metrics(list(self.prompts.values()), too_long))
+
+    def _teacher_prompts(
+        self, batch: KVBatchMeta, plan: RoutingPlan, responses: list[torch.Tensor]
+    ) -> tuple[RoutingPlan, dict[int, TeacherPrompt], int]:
+        rows = plan.routed_rows()
+        if not rows:
+            return plan, {}, 0
+        raw = get_fields(batch.select_keys([batch.keys[row] for row in rows]), ["raw_prompt"])["raw_prompt"]
+        messages = dict(zip(rows, list(raw), strict=True))
+        siblings = {int(plan.routing.demonstration[row]) for row in rows} - {-1}
+        plan, prompts, too_long = self.prompt_builder.build(
+            plan, messages, {row: responses[row].tolist() for row in siblings}
+        )
+        if self.srpo.dump_dir and self.global_steps % self.srpo.dump_freq == 0:
+            ids = {row: responses[row].tolist() for row in prompts}
+            dump_teacher_prompts(self.srpo.dump_dir, self.global_steps, plan, prompts, ids, self.tokenizer)
+        return plan, prompts, too_long
+
+    # ---- student's top-K -------------------------------------------------------------------------------------
+
+    def _compute_old_log_prob(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
+        routed = self.plan.routed
+        put_fields(batch, {ROUTED: routed.long().unsqueeze(-1)})
+        wants_ids = self.srpo.logit_loss and self.srpo.support == "student"
+        batch.extra_info[COLLECT_TOPK] = wants_ids and bool(routed.any())
+        return super()._compute_old_log_prob(batch, metrics)
+
+    # ---- advantages, teacher targets, weights ----------------------------------------------------------------
+
+    def _compute_advantage(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
+        batch = super()._compute_advantage(batch, metrics)
+        rewards = "token_level_rewards" if self.config.algorithm.use_kl_in_reward else "rm_scores"
+        data = get_fields(batch, [rewards, "response_mask", "rollout_is_weights", "old_log_probs", "entropy", "responses"])
+        masks = [mask.float() for mask in data["response_mask"].unbind()]
+
+        self.teacher = None
+        if self.plan.routed.any():
+            with marked_timer("srpo_teacher", self.timing_raw):
+                self.teacher = run_teacher(self, batch, data["responses"].unbind())
+
+        scalar = self.plan.advantages(
+            data[rewards].to_padded_tensor(0.0).sum(dim=-1),
+            normalize_by_std=self.config.algorithm.norm_adv_by_std_in_grpo,
+        )
+        if self.srpo.policy_gradient == "none":
+            scalar = torch.zeros_like(scalar)
+        elif self.srpo.policy_gradient == "unrouted":
+            scalar = torch.where(self.plan.routed, 0.0, scalar)
+        rows = [value * mask for value, mask in zip(scalar, masks, strict=True)]
+        if self.srpo.advantage_mix > 0:
+            old_log_probs = data["old_log_probs"].unbind()
+            rows = mixed_advantages(rows, masks, old_log_probs, self.teacher, mix=self.srpo.advantage_mix)
+        fields = {"advantages": jagged(rows), "returns": jagged(rows)}
+
+        if self.teacher is not None:
+            importance = data["rollout_is_weights"].unbind() if "rollout_is_weights" in data.keys() else None
+            weights, per_token = token_weights(self.teacher, masks, importance, beta=self.srpo.beta)
+            fields[TOKEN_WEIGHTS] = jagged(weights)
+            valid = torch.cat([masks[row] for row in self.teacher.rows]) > 0
+            student = torch.cat([data["entropy"].unbind()[row] for row in self.teacher.rows])
+            metrics.update(token_metrics(self.teacher.flat_entropy[valid], student[valid], per_token[valid]))
+        return put_fields(batch, fields)
+
+    # ---- update ----------------------------------------------------------------------------------------------
+
+    def _update_actor(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
+        logit_loss = self.srpo.logit_loss and self.teacher is not None
+        batch.extra_info[ANY_ROUTED] = logit_loss
+        if logit_loss:
+            batch.extra_info[METRIC_SCALE] = self._mini_batches(len(batch)) / max(metrics["srpo/routed_tokens"], 1.0)
+            frequency = self.srpo.grad_norm_freq
+            batch.extra_info[MEASURE_BRANCHES] = frequency > 0 and self.global_steps % frequency == 0
+        batch = super()._update_actor(batch, metrics)
+        for key in [key for key in metrics if key.startswith("actor/srpo/")]:
+            metrics[key.removeprefix("actor/")] = metrics.pop(key)
+        return batch
+
+    def _mini_batches(self, rows: int) -> int:
+        actor = self.config.actor_rollout_ref.actor
+        return actor.ppo_epochs * rows // (actor.ppo_mini_batch_size * self.config.actor_rollout_ref.rollout.n)
+
