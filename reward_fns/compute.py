@@ -1,0 +1,92 @@
+"""``compute_score``: the one function verl calls."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from typing import Any
+
+from reward_fns import registry
+from reward_fns.metrics import LATENCY
+from reward_fns.options import Options, parse_options, warn_ignored
+from reward_fns.result import BadGroundTruth, GraderUnavailable, make_result
+
+logger = logging.getLogger(__name__)
+_complaints: Counter[str] = Counter()
+_COMPLAINTS_PER_SOURCE = 3
+
+
+def compute_score(
+    data_source: str,
+    solution_str: str,
+    ground_truth: Any,
+    extra_info: dict[str, Any] | None = None,
+    **kwargs: Any,
+) -> dict[str, Any]:
+    """Grade one completion; safe to call from any thread.
+
+    Args:
+        data_source: which grader; an unknown one raises, with the known names.
+        solution_str: the completion, as decoded.
+        ground_truth: the gold answer or the tests; its form depends on the grader (docs/rewards.md).
+        extra_info: the row's further columns.
+        kwargs: the run's ``reward_kwargs``, see :class:`reward_fns.options.Options`.
+
+    Returns:
+        The result dictionary, always with the keys :data:`reward_fns.RESULT_KEYS` and those that graders declared.
+        ``infra_error`` is 1 when no verdict could be had; ``score`` is then 0 and means nothing.
+    """
+    start = time.perf_counter()
+    options = parse_options(kwargs)
+    grader = registry.find(data_source)
+    extras = registry.extra_keys()
+    if not isinstance(solution_str, str):
+        raise TypeError(f"solution_str must be text, not {type(solution_str).__name__}")
+    try:
+        result = make_result(
+            _call(grader, data_source, solution_str, ground_truth, dict(extra_info or {}), options), extras
+        )
+    except GraderUnavailable as error:
+        _complain(data_source, error)
+        result = make_result({"score": 0, "format_ok": 0, "infra_error": 1, "timed_out": error.timed_out}, extras)
+    except Exception as error:  # noqa: BLE001 - a defect of the grader or of the row: no verdict, and said aloud
+        _complain(data_source, error, trace=not isinstance(error, BadGroundTruth))
+        result = make_result({"score": 0, "format_ok": 0, "infra_error": 1}, extras)
+    if not options.feedback:
+        result["feedback"] = ""
+    result["grade_seconds"] = time.perf_counter() - start
+    LATENCY.record(data_source, result)
+    return result
+
+
+def _call(
+    grader: registry.Grader,
+    source: str,
+    solution: str,
+    ground_truth: Any,
+    extra_info: dict[str, Any],
+    options: Options,
+) -> Any:
+    if grader.builtin:
+        if options.user:
+            warn_ignored(grader.name, tuple(sorted(options.user)))
+        return grader.load()(solution, ground_truth, {"data_source": source, **extra_info}, options)
+    if grader.deadline is None:
+        return grader.load()(solution, ground_truth, extra_info, **options.user)
+    from reward_fns.workers import call_in_worker
+
+    function = grader.load()
+    target = f"{function.__module__}:{function.__qualname__}"
+    return call_in_worker(target, [solution, ground_truth, extra_info], options.user, deadline=grader.deadline)
+
+
+def _complain(source: str, error: BaseException, trace: bool = False) -> None:
+    """Log the first few failures of a source in full, then every hundredth."""
+    _complaints[source] += 1
+    count = _complaints[source]
+    if count <= _COMPLAINTS_PER_SOURCE or count % 100 == 0:
+        logger.error(
+            "no verdict for a %r completion (number %d): %s: %s", source, count, type(error).__name__, error,
+            exc_info=error if trace else None,
+        )  # fmt: skip
