@@ -67,7 +67,8 @@ def read_letter(solution: str, letters: str) -> tuple[str, str]:
 
 
 def _letter(text: str) -> str:
-    match = _LETTER.fullmatch(text.strip()) if len(text) < 100 else None
+    text = text.strip()
+    match = _LETTER.fullmatch(text) if len(text) < 100 else None
     return match.group(1).upper() if match else ""
 
 
