@@ -34,7 +34,7 @@ if ! "${pip[@]}" install --quiet --dry-run --no-deps "$torch" >/dev/null 2>&1; t
 fi
 
 echo "installing $(grep -cE '^[a-z]' "$lock") packages (about 2.6 GB; two to three minutes)"
-"${pip[@]}" install --quiet --no-deps "${torch_index[@]}" -r "$lock"
+"${pip[@]}" install -qq --no-deps "${torch_index[@]}" -r "$lock"
 
 # What an earlier lock left behind goes: a stray torchvision is enough to break transformers.
 normalise() { tr '[:upper:]_.' '[:lower:]--' | sort -u; }
@@ -43,10 +43,10 @@ strays=$(comm -23 \
     <(grep -oE '^[A-Za-z0-9][A-Za-z0-9._-]*' "$lock" | normalise))
 if [[ -n $strays ]]; then
     echo "removing what is not in $lock:" $strays
-    "${pip[@]}" uninstall --quiet --yes $strays
+    "${pip[@]}" uninstall -qq --yes $strays
 fi
 
-"${pip[@]}" install --quiet --no-deps --no-build-isolation -e .
+"${pip[@]}" install -qq --no-deps --no-build-isolation -e .
 
 # Without .pyc files verl starts three minutes slower, and where PYTHONDONTWRITEBYTECODE is set they never appear by themselves.
 # compileall writes them all the same and skips the ones that are there. Its exit status only says that some packages ship
