@@ -133,7 +133,9 @@ def check_selection(logits: torch.Tensor, rows: torch.Tensor, chunk_size: int) -
     if logits.dim() != 2 or not logits.is_floating_point():
         raise ValueError(f"logits must be a float tensor (T, V), not {logits.dtype} {tuple(logits.shape)}; flatten it.")
     if rows.dim() != 1 or rows.dtype != torch.int64:
-        raise ValueError(f"rows must be int64 (R,), not {rows.dtype} {tuple(rows.shape)}; a mask gives it by .nonzero()[:, 0].")
+        raise ValueError(
+            f"rows must be int64 (R,), not {rows.dtype} {tuple(rows.shape)}; a mask gives it by .nonzero()[:, 0]."
+        )
     if chunk_size < 1:
         raise ValueError(f"chunk_size must be at least 1, not {chunk_size}.")
 

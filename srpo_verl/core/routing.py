@@ -167,9 +167,7 @@ def _has_feedback(feedback: Sequence[str | None] | None, counted: torch.Tensor) 
     if feedback is None:
         return torch.zeros_like(counted)
     if isinstance(feedback, str) or len(feedback) != counted.numel():
-        raise ValueError(
-            f"feedback must be a sequence of {counted.numel()} entries (a text or None), one per rollout."
-        )
+        raise ValueError(f"feedback must be a sequence of {counted.numel()} entries (a text or None), one per rollout.")
     for row, (text, counts) in enumerate(zip(feedback, counted.tolist(), strict=True)):
         if counts and text is not None and not isinstance(text, str):
             raise ValueError(

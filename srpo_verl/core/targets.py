@@ -147,4 +147,6 @@ def _empty_targets(logits: torch.Tensor, rows: torch.Tensor, k: int) -> tuple[to
 
 def _check_k(k: int, vocabulary: int) -> None:
     if not 1 <= k <= vocabulary:
-        raise ValueError(f"K must lie between 1 and the vocabulary size {vocabulary}, not {k}; lower the top-K setting.")
+        raise ValueError(
+            f"K must lie between 1 and the vocabulary size {vocabulary}, not {k}; lower the top-K setting."
+        )

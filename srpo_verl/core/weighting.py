@@ -29,7 +29,9 @@ def entropy_weights(entropy: torch.Tensor, mask: torch.Tensor, *, beta: float = 
         ValueError: negative or non-finite beta, shapes that differ, or a non-finite entropy inside the mask.
     """
     if not 0.0 <= beta < float("inf"):
-        raise ValueError(f"beta must be 0 or a positive number, not {beta}; a negative one would favour unsure teachers.")
+        raise ValueError(
+            f"beta must be 0 or a positive number, not {beta}; a negative one would favour unsure teachers."
+        )
     if entropy.shape != mask.shape:
         raise ValueError(f"entropy {tuple(entropy.shape)} and mask {tuple(mask.shape)} must have the same shape.")
     mask = mask.bool()
@@ -40,7 +42,9 @@ def entropy_weights(entropy: torch.Tensor, mask: torch.Tensor, *, beta: float = 
         return weights
     bad = ~torch.isfinite(inside)
     if bad.any():
-        raise ValueError(f"{int(bad.sum())} of {inside.numel()} entropies inside the mask are not finite; check the teacher.")
+        raise ValueError(
+            f"{int(bad.sum())} of {inside.numel()} entropies inside the mask are not finite; check the teacher."
+        )
     # A constant added to H cancels in the mean; with the minimum subtracted the largest weight before it is exactly 1.
     raw = torch.exp(-beta * (inside - inside.min()))
     weights[mask] = (raw / raw.mean()).to(dtype)

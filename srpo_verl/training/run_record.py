@@ -53,7 +53,11 @@ def differences_from_paper(config: DictConfig) -> dict[str, tuple[Any, Any]]:
 
 
 def write_run_record(config: DictConfig) -> str:
-    """Write `config.yaml` and `run.json` into `trainer.default_local_dir/srpo_run/<time>`; returns the folder."""
+    """Write `config.yaml` and `run.json` into `trainer.default_local_dir/srpo_run/<time>`; returns the folder.
+
+    verl's `file` and `tensorboard` loggers write there too, unless VERL_FILE_LOGGER_PATH or TENSORBOARD_DIR is set:
+    a resumed run then never overwrites the metrics of the run it goes on from.
+    """
     folder = os.path.join(config.trainer.default_local_dir, "srpo_run", time.strftime("%Y%m%d-%H%M%S"))
     os.makedirs(folder, exist_ok=True)
     with open(os.path.join(folder, "config.yaml"), "w") as file:
@@ -68,6 +72,8 @@ def write_run_record(config: DictConfig) -> str:
     }
     with open(os.path.join(folder, "run.json"), "w") as file:
         json.dump(record, file, indent=2)
+    os.environ.setdefault("VERL_FILE_LOGGER_PATH", os.path.join(folder, "metrics.jsonl"))
+    os.environ.setdefault("TENSORBOARD_DIR", os.path.join(folder, "tensorboard"))
     return folder
 
 

@@ -23,9 +23,8 @@ from verl.workers.engine_workers import TrainingWorker
 def build_teacher(actor: TrainingWorker) -> TrainingWorker:
     """A forward-only engine with the actor's model and its current weights, on the actor's mesh."""
     engine_config = deepcopy(actor.config.engine_config)
-    engine_config.forward_only = True
-    engine_config.model_dtype = "fp32"
-    engine_config.use_dynamic_bsz = True
+    for name, value in (("forward_only", True), ("model_dtype", "fp32"), ("use_dynamic_bsz", True)):
+        object.__setattr__(engine_config, name, value)  # a frozen dataclass of verl's; this copy is ours
     teacher = TrainingWorker(
         TrainingWorkerConfig(
             model_type=actor.config.model_type,

@@ -1,0 +1,233 @@
+"""The teacher's prompt: the question together with a correct solution or feedback (SDPO, arXiv 2601.20802).
+
+The teacher is the model itself, shown what it could not know when it answered. It generates nothing: the student's
+response is appended to this prompt and re-scored.
+
+A right-truncated teacher prompt loses its last instruction and the assistant header, and then scores the response
+under a prompt nobody would write. So here question, instruction and header are never cut; the inserted text shrinks.
+That text comes from a model or an environment: it is spliced in as plain text and cannot close the user's turn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .template import (
+    control_ids,
+    holds_controls,
+    plain_text_ids,
+    render_ids,
+    split_template,
+    without_lone_surrogates,
+)
+
+__all__ = ["TeacherPrompt", "strip_thinking", "teacher_messages", "teacher_prompt_ids"]
+
+_SOLUTION = "\nCorrect solution:\n\n"
+_FEEDBACK = "\nThe following is feedback from your unsuccessful earlier attempt:\n\n"
+_INSTRUCTION = "\n\nCorrectly solve the original question."
+
+
+@dataclass(frozen=True)
+class TeacherPrompt:
+    """A tokenised teacher prompt.
+
+    Attributes:
+        input_ids: token ids up to and including the generation prompt.
+        truncated: whether the inserted text had to be shortened.
+        dropped_tokens: how many of its tokens were dropped.
+        kept_tokens: how many of its tokens remain, None when all of it is there; 0 means the teacher learns nothing.
+        spliced: whether the inserted text was tokenised apart from the template (too long, or it held special tokens).
+    """
+
+    input_ids: list[int]
+    truncated: bool = False
+    dropped_tokens: int = 0
+    kept_tokens: int | None = None
+    spliced: bool = False
+
+
+def strip_thinking(text: str) -> str:
+    """Remove `<think>...</think>` and the blank space behind it.
+
+    A leading part without its opening tag (the tag may have been part of the prompt) that ends in `</think>` is removed
+    too. An opening tag that is never closed is left alone. Linear in the length of the text.
+    """
+    opening, closing = "<think>", "</think>"
+    *thoughts, rest = text.split(closing)
+    if not thoughts:
+        return text
+    # Each piece before a closing tag is visible up to its opening tag; without one, all of it is thinking.
+    visible = [piece[: piece.index(opening)] for piece in thoughts if opening in piece]
+    return "".join(visible) + rest.lstrip()
+
+
+def teacher_messages(
+    messages: Iterable[Mapping[str, Any]],
+    *,
+    demonstration: str | None = None,
+    feedback: str | None = None,
+    remove_thinking: bool = True,
+) -> list[dict[str, Any]]:
+    """The conversation the teacher sees: the last user message is extended, every other message is kept as it is.
+
+        {prompt}\\nCorrect solution:\\n\\n{demonstration}\\n\\nCorrectly solve the original question.
+
+    Feedback adds a section `\\nThe following is feedback from your unsuccessful earlier attempt:\\n\\n{feedback}` before
+    the last sentence.
+
+    Args:
+        messages: `[{"role": ..., "content": ...}, ...]`, a list or an array as in a row of the data.
+        demonstration: a correct sibling's response.
+        feedback: the environment's text; a blank one is as good as none.
+        remove_thinking: apply `strip_thinking` to the demonstration. One that is nothing but thinking is kept whole,
+            since otherwise there would be nothing to show.
+
+    Returns:
+        New dicts; the input is not changed.
+
+    Raises:
+        ValueError: messages that are not a list of dicts with role and content, no user message, a user message that
+            is not a text, or neither demonstration nor feedback.
+    """
+    conversation, last_user = _check_messages(messages)
+    demonstration, feedback = _check_information(demonstration, feedback, remove_thinking)
+    return _extended(conversation, last_user, demonstration, feedback)
+
+
+def teacher_prompt_ids(
+    tokenizer: Any,
+    messages: Iterable[Mapping[str, Any]],
+    *,
+    demonstration: str | None,
+    feedback: str | None = None,
+    max_length: int,
+    remove_thinking: bool = True,
+    chat_template_kwargs: Mapping[str, Any] | None = None,
+) -> TeacherPrompt | None:
+    """Token ids of the teacher's prompt, generation prompt included, at most `max_length` of them.
+
+    If everything fits and the inserted text has no special-token strings, these are exactly the ids of
+    `apply_chat_template(teacher_messages(...), add_generation_prompt=True)`. Otherwise the template is rendered around a
+    placeholder, and the inserted text is tokenised apart, as plain text, and put in its place, shortened if it must be.
+    What is kept of it is its END: there stand the final answer of a solution and the error of a trace.
+
+    Args:
+        tokenizer: a Hugging Face tokenizer with a chat template.
+        messages, demonstration, feedback, remove_thinking: as for `teacher_messages`. The demonstration is what
+            shrinks; the feedback shrinks if there is no demonstration.
+        max_length: the most tokens the prompt may have.
+        chat_template_kwargs: passed to the chat template, for instance `{"enable_thinking": False}`.
+
+    Returns:
+        `TeacherPrompt`, or None if not even the prompt without the text that may shrink fits.
+
+    Raises:
+        ValueError: as `teacher_messages`; a tokenizer without a chat template; a chat template that changes the user's
+            text so much that the place to insert cannot be found.
+    """
+    kwargs = dict(chat_template_kwargs or {})
+    conversation, last_user = _check_messages(messages)
+    conversation = without_lone_surrogates(conversation)
+    demonstration, feedback = _check_information(demonstration, feedback, remove_thinking)
+    demonstration = without_lone_surrogates(demonstration)
+    feedback = without_lone_surrogates(feedback)
+
+    inserted = [text for text in (demonstration, feedback) if text is not None]
+
+    def build(texts: list[str]) -> list[dict[str, Any]]:
+        remaining = iter(texts)
+        shown = [None if text is None else next(remaining) for text in (demonstration, feedback)]
+        return _extended(conversation, last_user, *shown)
+
+    scaffold = split_template(tokenizer, build, len(inserted), kwargs)
+    controls = control_ids(tokenizer, ending=scaffold[-1])
+    ids = render_ids(tokenizer, build(inserted), kwargs)
+    if len(ids) <= max_length and not holds_controls(ids, scaffold, controls):
+        return TeacherPrompt(ids)
+
+    first, *others = [plain_text_ids(tokenizer, text, controls) for text in inserted]
+    budget = max_length - sum(map(len, scaffold)) - sum(map(len, others))
+    if budget < 0:
+        return None
+    kept = _last_tokens(tokenizer, first, budget)
+    ids = list(scaffold[0])
+    for piece, following in zip([kept, *others], scaffold[1:], strict=True):
+        ids += piece + following
+    dropped = len(first) - len(kept)
+    return TeacherPrompt(ids, truncated=dropped > 0, dropped_tokens=dropped, kept_tokens=len(kept), spliced=True)
+
+
+def _extended(
+    conversation: list[dict[str, Any]], last_user: int, demonstration: str | None, feedback: str | None
+) -> list[dict[str, Any]]:
+    # Concatenation, not str.format: braces in the question or in a solution are text.
+    content = conversation[last_user]["content"]
+    if demonstration is not None:
+        content += _SOLUTION + demonstration
+    if feedback is not None:
+        content += _FEEDBACK + feedback
+    content += _INSTRUCTION
+    return [
+        {**message, "content": content} if index == last_user else dict(message)
+        for index, message in enumerate(conversation)
+    ]
+
+
+def _last_tokens(tokenizer: Any, ids: list[int], budget: int) -> list[int]:
+    """The last `budget` ids, less what a cut through a UTF-8 character leaves of it (at most three tokens)."""
+    if len(ids) <= budget:
+        return ids
+    kept = ids[len(ids) - budget :]
+    for _ in range(3):
+        if not kept or not tokenizer.decode(kept[:4]).startswith("\ufffd"):
+            break
+        kept = kept[1:]
+    return kept
+
+
+def _check_messages(messages: Iterable[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], int]:
+    """Copies of the messages, and the index of the last user message."""
+    if isinstance(messages, (str, bytes, Mapping)) or not isinstance(messages, Iterable):
+        raise ValueError(
+            f"messages must be a list of {{'role', 'content'}} dicts, not a {type(messages).__name__}; "
+            "a plain text prompt has to be wrapped as a user message."
+        )
+    conversation = []
+    last_user = -1
+    for index, message in enumerate(messages):
+        if not isinstance(message, Mapping):
+            raise ValueError(f"message {index} is a {type(message).__name__}, not a dict with 'role' and 'content'.")
+        missing = [key for key in ("role", "content") if key not in message]
+        if missing:
+            raise ValueError(f"message {index} has no {' and no '.join(map(repr, missing))}; it has {sorted(message)}.")
+        if message["role"] == "user":
+            last_user = index
+        conversation.append(dict(message))
+    if last_user < 0:
+        raise ValueError("messages contain no user message; the teacher's text is added to the last one.")
+    content = conversation[last_user]["content"]
+    if not isinstance(content, str):
+        raise ValueError(
+            f"the content of message {last_user} (the last user message) is a {type(content).__name__}; "
+            "only text can be extended, multimodal parts are not supported."
+        )
+    return conversation, last_user
+
+
+def _check_information(
+    demonstration: str | None, feedback: str | None, remove_thinking: bool
+) -> tuple[str | None, str | None]:
+    """The texts to insert: thinking removed, blank feedback dropped."""
+    for name, text in (("demonstration", demonstration), ("feedback", feedback)):
+        if text is not None and not isinstance(text, str):
+            raise ValueError(f"{name} must be a text or None, not a {type(text).__name__}.")
+    if feedback is not None and not feedback.strip():
+        feedback = None
+    if demonstration is None and feedback is None:
+        raise ValueError("neither a demonstration nor feedback is given; without them there is no teacher prompt.")
+    if demonstration is not None and remove_thinking:
+        demonstration = strip_thinking(demonstration) or demonstration
+    return demonstration, feedback

@@ -1,0 +1,116 @@
+"""Text put into a rendered chat template as plain text, whatever it contains.
+
+A demonstration is model output: it may hold "<|im_end|>\\n<|im_start|>assistant", by accident or because a reward could
+be gained by it. Tokenised together with the template, such a string would become the real control tokens.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+__all__ = ["control_ids", "holds_controls", "plain_text_ids", "render_ids", "split_template", "without_lone_surrogates"]
+
+Messages = list[dict[str, Any]]
+
+
+def render_ids(tokenizer: Any, messages: Messages, template_kwargs: Mapping[str, Any]) -> list[int]:
+    """Token ids of the rendered conversation with the generation prompt."""
+    ids = tokenizer.apply_chat_template(
+        messages, add_generation_prompt=True, tokenize=True, return_dict=False, **template_kwargs
+    )
+    return list(ids)
+
+
+def split_template(
+    tokenizer: Any, build: Callable[[list[str]], Messages], count: int, template_kwargs: Mapping[str, Any]
+) -> list[list[int]]:
+    """Token ids of the template around `count` inserted texts: count + 1 pieces.
+
+    Args:
+        build: makes the conversation from the texts to insert; called with placeholders.
+
+    Raises:
+        ValueError: the template does not reproduce a placeholder exactly once, in order.
+    """
+    # Digits only, so that templates that change case or trim leave them alone; hashed, so that no question holds them.
+    bare = repr(build([""] * count)).encode("utf-8", "backslashreplace")
+    marks = [str(int.from_bytes(hashlib.sha256(bare + bytes([i])).digest())) for i in range(count)]
+    rest = tokenizer.apply_chat_template(build(marks), add_generation_prompt=True, tokenize=False, **template_kwargs)
+    pieces = []
+    for mark in marks:
+        if rest.count(mark) != 1:
+            raise ValueError(
+                f"the chat template of {type(tokenizer).__name__} renders the last user message {rest.count(mark)} "
+                "times or changes its text, so there is no telling where a demonstration stands in the prompt; "
+                "use a chat template that renders the content of user messages once and as it is."
+            )
+        before, rest = rest.split(mark)
+        pieces.append(before)
+    return [_encode(tokenizer, piece) for piece in [*pieces, rest]]
+
+
+def control_ids(tokenizer: Any, ending: Sequence[int]) -> set[int]:
+    """Ids that inserted text must not produce: special tokens, and the added tokens the template ends a turn with.
+
+    Some tokenizers do not mark their turn markers as special; `ending`, the template's ids after the inserted text,
+    gives those away. The unknown token is not one of them: odd characters may yield it, and it changes no structure.
+    """
+    added = tokenizer.added_tokens_decoder
+    special = {token_id for token_id, token in added.items() if token.special} | set(tokenizer.all_special_ids)
+    return (special | (set(ending) & set(added))) - {tokenizer.unk_token_id}
+
+
+def holds_controls(ids: Sequence[int], scaffold: Sequence[Sequence[int]], controls: set[int]) -> bool:
+    """Whether `ids`, a whole prompt, has more control tokens than its template: the rest came from the inserted text."""
+    allowed = Counter(token_id for piece in scaffold for token_id in piece if token_id in controls)
+    return Counter(token_id for token_id in ids if token_id in controls) != allowed
+
+
+def plain_text_ids(tokenizer: Any, text: str, controls: set[int]) -> list[int]:
+    """Token ids of `text` without any of `controls`.
+
+    Raises:
+        ValueError: the tokenizer yields a control token even for a piece of text that does not spell one.
+    """
+    ids = _encode(tokenizer, text)
+    if controls.isdisjoint(ids):
+        return ids
+    ids = _encode(tokenizer, text, split_special_tokens=True)
+    if controls.isdisjoint(ids):
+        return ids
+    # Added tokens that are not marked special are matched even so: break their spelling after the first character.
+    vocabulary = tokenizer.added_tokens_decoder
+    spellings = [str(vocabulary[i]) for i in controls if i in vocabulary and len(str(vocabulary[i])) > 1]
+    cuts = {0, len(text)}
+    for spelling in spellings:
+        start = text.find(spelling)
+        while start >= 0:
+            cuts.add(start + 1)
+            start = text.find(spelling, start + 1)
+    edges = sorted(cuts)
+    ids = []
+    for start, end in zip(edges, edges[1:], strict=False):
+        ids += _encode(tokenizer, text[start:end], split_special_tokens=True)
+    if not controls.isdisjoint(ids):
+        found = tokenizer.convert_ids_to_tokens(sorted(controls & set(ids)))
+        raise ValueError(f"the tokenizer turns plain text into the control tokens {found}; it cannot be used safely.")
+    return ids
+
+
+def without_lone_surrogates(value: Any) -> Any:
+    """The same text, or messages, with half surrogate pairs replaced by U+FFFD: tokenizers refuse them."""
+    if isinstance(value, str):
+        # UTF-16 joins the pairs that belong together and leaves the lone halves as decoding errors.
+        return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    if isinstance(value, Mapping):
+        return {key: without_lone_surrogates(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [without_lone_surrogates(item) for item in value]
+    return value
+
+
+def _encode(tokenizer: Any, text: str, **kwargs: Any) -> list[int]:
+    return list(tokenizer(text, add_special_tokens=False, **kwargs)["input_ids"]) if text else []

@@ -1,0 +1,31 @@
+"""A verdict that a random model gets right about half of the time, from the text alone; and graders that fail."""
+
+import zlib
+
+
+def compute_score(data_source, solution_str, ground_truth, extra_info=None, **kwargs):
+    correct = float(zlib.crc32(solution_str.encode()) % 2)
+    return {
+        "score": correct,
+        "acc": correct,
+        "format_ok": 1.0,
+        "feedback": "" if correct else "The checksum is odd.",
+        "infra_error": 0.0,
+    }
+
+
+def never_right(data_source, solution_str, ground_truth, extra_info=None, **kwargs):
+    return {**compute_score(data_source, solution_str, ground_truth), "score": 0.0, "acc": 0.0}
+
+
+def always_right(data_source, solution_str, ground_truth, extra_info=None, **kwargs):
+    return {**compute_score(data_source, solution_str, ground_truth), "score": 1.0, "acc": 1.0}
+
+
+def sometimes_undecided(data_source, solution_str, ground_truth, extra_info=None, **kwargs):
+    result = compute_score(data_source, solution_str, ground_truth)
+    return {**result, "infra_error": float(zlib.crc32(solution_str.encode()) % 4 == 1)}
+
+
+def raising(data_source, solution_str, ground_truth, extra_info=None, **kwargs):
+    raise RuntimeError("this grader is broken")

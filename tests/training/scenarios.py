@@ -1,0 +1,145 @@
+"""What the ranks of `worker_process.run_ranks` do; module-level functions, so that a spawned process finds them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from verl.utils import tensordict_utils as tu
+from verl.workers.utils.padding import response_from_nested
+
+from srpo_verl.training.fields import TEACHER_ENTROPY, TEACHER_LOG_PROBS, TOPK_IDS
+from tests.training import rows as build
+
+VOCABULARY = 280
+
+
+def full(tensor: torch.Tensor) -> torch.Tensor:
+    tensor = tensor.detach()
+    return (tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor).clone()
+
+
+def weights(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {name: full(parameter) for name, parameter in module.named_parameters()}
+
+
+def share(count: int, rank: int, world: int) -> list[int]:
+    return list(range(rank * count // world, (rank + 1) * count // world))
+
+
+def step_fields(worker: Any, batch: build.Batch) -> dict[str, list[torch.Tensor]]:
+    """One rank's passes before the update, over the whole batch: ids, teacher's answers, weights, old log-probs."""
+    everything = list(range(len(batch)))
+    wants_ids = worker.srpo.support == "student" and bool(batch.plan.routed.any())
+    data = build.log_prob_batch(batch, everything, srpo_collect_topk=wants_ids)
+    output = worker.compute_log_prob(data)
+    old_log_probs = list(response_from_nested(output["log_probs"], data["response_mask"]).unbind())
+    routed = batch.plan.routed_rows()
+    k = worker.srpo.topk
+    fields: dict[str, list[torch.Tensor]] = {
+        "old_log_probs": old_log_probs,
+        "topk_ids": [torch.zeros(0, k, dtype=torch.int32) for _ in everything],
+        "teacher_log_probs": [torch.zeros(0, k) for _ in everything],
+        "entropy": [torch.zeros(0) for _ in everything],
+    }
+    if routed:
+        if wants_ids:
+            fields["topk_ids"] = list(output[TOPK_IDS].unbind())
+        answer = worker.compute_teacher_targets(
+            build.teacher_batch(batch, routed, fields["topk_ids"] if wants_ids else None)
+        )
+        for place, row in enumerate(routed):
+            if not wants_ids:
+                fields["topk_ids"][row] = answer[TOPK_IDS].unbind()[place]
+            fields["teacher_log_probs"][row] = answer[TEACHER_LOG_PROBS].unbind()[place]
+            fields["entropy"][row] = answer[TEACHER_ENTROPY].unbind()[place]
+    fields["weights"] = build.weights_of(batch, fields["entropy"], beta=worker.srpo.beta)
+    return fields
+
+
+def gradient(worker: Any, batch: build.Batch, rows: list[int], fields: dict, **options: Any) -> dict[str, Any]:
+    """Loss and full gradient of the rows of this rank, through the engine, without an optimiser step."""
+    engine = worker.actor.engine
+    given = {key: fields[key] for key in ("topk_ids", "teacher_log_probs", "weights", "old_log_probs")}
+    defaults = dict(
+        use_remove_padding=True,
+        use_dynamic_bsz=False,
+        micro_batch_size_per_gpu=len(rows),
+        max_token_len_per_gpu=64,
+        use_fused_kernels=False,
+        distillation_use_topk=bool(batch.plan.routed.any()),
+        calculate_entropy=False,
+    )
+    data = build.update_batch(batch, rows, **given, **{**defaults, **options})
+    with engine.train_mode():
+        engine.optimizer_zero_grad()
+        output = engine.forward_backward_batch(data, loss_function=worker.actor.loss_fn, forward_only=False)
+        found = {name: full(parameter.grad) for name, parameter in engine.module.named_parameters()}
+        engine.optimizer_zero_grad()
+    loss = torch.tensor(float(sum(output["loss"])))
+    torch.distributed.all_reduce(loss)
+    return {"loss": float(loss) / torch.distributed.get_world_size(), "gradient": found}
+
+
+def fields_and_gradients(worker: Any, rank: int, world: int, payload: dict[str, Any]) -> dict[str, Any]:
+    """Gradients for several ways to cut one batch. The fields come from `payload["fields"]` or are made here."""
+    batch = build.make_batch(vocabulary=VOCABULARY, srpo=worker.srpo, **payload.get("batch", {}))
+    fields = payload.get("fields") or step_fields(worker, batch)
+    mine = share(len(batch), rank, world)
+    if order := payload.get("order"):
+        mine = [order[position] for position in mine]
+    results = {name: gradient(worker, batch, mine, fields, **options) for name, options in payload["cuts"].items()}
+    return {"fields": fields, "cuts": results, "weights": weights(worker.actor.engine.module)}
+
+
+def train(worker: Any, rank: int, world: int, payload: dict[str, Any]) -> dict[str, Any]:
+    """`payload["steps"]` real updates; returns the actor's and the teacher's weights after each, and the metrics."""
+    history = []
+    for step in range(payload["steps"]):
+        batch = build.make_batch(vocabulary=VOCABULARY, srpo=worker.srpo, seed=step, **payload.get("batch", {}))
+        fields = step_fields(worker, batch)
+        data = build.update_batch(
+            batch,
+            share(len(batch), rank, world),
+            **{key: fields[key] for key in ("topk_ids", "teacher_log_probs", "weights", "old_log_probs")},
+            srpo_any_routed=bool(batch.plan.routed.any()),
+            srpo_measure_branches=payload.get("measure_branches", False),
+            mini_batch_size=payload.get("mini_batch_size", len(batch)),
+            epochs=1,
+            seed=1,
+            dataloader_kwargs={"shuffle": False},
+            calculate_entropy=False,
+        )
+        output = worker.update_actor(data)
+        teacher = worker.teacher
+        history.append(
+            {
+                "actor": weights(worker.actor.engine.module),
+                "teacher": weights(teacher.engine.module) if teacher is not None else None,
+                "teacher_gradients": teacher is not None
+                and any(p.grad is not None or p.requires_grad for p in teacher.engine.module.parameters()),
+                "metrics": tu.get(output, "metrics"),
+            }
+        )
+    return {"history": history}
+
+
+def save_and_load(worker: Any, rank: int, world: int, payload: dict[str, Any]) -> dict[str, Any]:
+    """Train, save, train on; then load and compare what comes back."""
+    train(worker, rank, world, {"steps": 2})
+    worker.save_checkpoint(payload["folder"] + "/actor", None, 2)
+    saved = weights(worker.actor.engine.module), weights(worker.teacher.engine.module)
+    train(worker, rank, world, {"steps": 1})
+    moved = weights(worker.actor.engine.module), weights(worker.teacher.engine.module)
+    worker.load_checkpoint(payload["folder"] + "/actor")
+    loaded = weights(worker.actor.engine.module), weights(worker.teacher.engine.module)
+    return {"saved": saved, "moved": moved, "loaded": loaded}
+
+
+def teacher_answers(worker: Any, rank: int, world: int, payload: dict[str, Any]) -> dict[str, Any]:
+    """The fields of one step, after `payload["steps"]` updates that make teacher and actor differ."""
+    train(worker, rank, world, {"steps": payload["steps"]})
+    batch = build.make_batch(vocabulary=VOCABULARY, srpo=worker.srpo)
+    fields = step_fields(worker, batch)
+    teacher = weights(worker.teacher.engine.module) if worker.teacher is not None else None
+    return {"fields": fields, "actor": weights(worker.actor.engine.module), "teacher": teacher}
