@@ -39,7 +39,7 @@ def group_ids(groups: Sequence[Hashable], count: int | None = None, *, device: t
 
 
 def check_scores(scores: torch.Tensor, exclude: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
-    """Validate per-rollout scores; returns them with the complement of `exclude`, bool (N,), the rollouts that count."""
+    """Validate per-rollout scores; returns them and the complement of `exclude`, bool (N,): what counts."""
     scores = torch.as_tensor(scores)
     if scores.dim() != 1:
         raise ValueError(

@@ -75,8 +75,8 @@ def teacher_messages(
 
         {prompt}\\nCorrect solution:\\n\\n{demonstration}\\n\\nCorrectly solve the original question.
 
-    Feedback adds a section `\\nThe following is feedback from your unsuccessful earlier attempt:\\n\\n{feedback}` before
-    the last sentence.
+    Feedback adds `\\nThe following is feedback from your unsuccessful earlier attempt:\\n\\n{feedback}` before the last
+    sentence.
 
     Args:
         messages: `[{"role": ..., "content": ...}, ...]`, a list or an array as in a row of the data.
@@ -109,10 +109,10 @@ def teacher_prompt_ids(
 ) -> TeacherPrompt | None:
     """Token ids of the teacher's prompt, generation prompt included, at most `max_length` of them.
 
-    If everything fits and the inserted text has no special-token strings, these are exactly the ids of
-    `apply_chat_template(teacher_messages(...), add_generation_prompt=True)`. Otherwise the template is rendered around a
-    placeholder, and the inserted text is tokenised apart, as plain text, and put in its place, shortened if it must be.
-    What is kept of it is its END: there stand the final answer of a solution and the error of a trace.
+    If everything fits and the inserted text spells no control tokens, these are exactly the ids of
+    `apply_chat_template(teacher_messages(...), add_generation_prompt=True)`. Otherwise the template is rendered around
+    a placeholder, and the inserted text is tokenised apart, as plain text, and put in its place, shortened if it must
+    be. What is kept of it is its END: there stand the final answer of a solution and the error of a trace.
 
     Args:
         tokenizer: a Hugging Face tokenizer with a chat template.
@@ -191,7 +191,7 @@ def _last_tokens(tokenizer: Any, ids: list[int], budget: int) -> list[int]:
 def _check_messages(messages: Iterable[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], int]:
     """Copies of the messages, and the index of the last user message."""
     if isinstance(messages, (str, bytes, Mapping)) or not isinstance(messages, Iterable):
-        raise ValueError(
+        raise ValueError(  # noqa: TRY004
             f"messages must be a list of {{'role', 'content'}} dicts, not a {type(messages).__name__}; "
             "a plain text prompt has to be wrapped as a user message."
         )
@@ -199,7 +199,8 @@ def _check_messages(messages: Iterable[Mapping[str, Any]]) -> tuple[list[dict[st
     last_user = -1
     for index, message in enumerate(messages):
         if not isinstance(message, Mapping):
-            raise ValueError(f"message {index} is a {type(message).__name__}, not a dict with 'role' and 'content'.")
+            name = type(message).__name__
+            raise ValueError(f"message {index} is a {name}, not a dict with 'role' and 'content'.")  # noqa: TRY004
         missing = [key for key in ("role", "content") if key not in message]
         if missing:
             raise ValueError(f"message {index} has no {' and no '.join(map(repr, missing))}; it has {sorted(message)}.")
@@ -210,7 +211,7 @@ def _check_messages(messages: Iterable[Mapping[str, Any]]) -> tuple[list[dict[st
         raise ValueError("messages contain no user message; the teacher's text is added to the last one.")
     content = conversation[last_user]["content"]
     if not isinstance(content, str):
-        raise ValueError(
+        raise ValueError(  # noqa: TRY004
             f"the content of message {last_user} (the last user message) is a {type(content).__name__}; "
             "only text can be extended, multimodal parts are not supported."
         )

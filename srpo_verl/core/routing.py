@@ -171,7 +171,7 @@ def _has_feedback(feedback: Sequence[str | None] | None, counted: torch.Tensor) 
     for row, (text, counts) in enumerate(zip(feedback, counted.tolist(), strict=True)):
         if counts and text is not None and not isinstance(text, str):
             raise ValueError(
-                f"the feedback of rollout {row} is a {type(text).__name__}; the reward function must give a text or None."
+                f"the feedback of rollout {row} is a {type(text).__name__}; the grader must give a text or None."
             )
     present = [isinstance(text, str) and bool(text.strip()) for text in feedback]
     return torch.tensor(present, dtype=torch.bool, device=counted.device)

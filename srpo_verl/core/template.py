@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 __all__ = ["control_ids", "holds_controls", "plain_text_ids", "render_ids", "split_template", "without_lone_surrogates"]
@@ -64,7 +65,7 @@ def control_ids(tokenizer: Any, ending: Sequence[int]) -> set[int]:
 
 
 def holds_controls(ids: Sequence[int], scaffold: Sequence[Sequence[int]], controls: set[int]) -> bool:
-    """Whether `ids`, a whole prompt, has more control tokens than its template: the rest came from the inserted text."""
+    """Whether a whole prompt has other control tokens than its template: they come from the inserted text."""
     allowed = Counter(token_id for piece in scaffold for token_id in piece if token_id in controls)
     return Counter(token_id for token_id in ids if token_id in controls) != allowed
 
@@ -92,7 +93,7 @@ def plain_text_ids(tokenizer: Any, text: str, controls: set[int]) -> list[int]:
             start = text.find(spelling, start + 1)
     edges = sorted(cuts)
     ids = []
-    for start, end in zip(edges, edges[1:], strict=False):
+    for start, end in pairwise(edges):
         ids += _encode(tokenizer, text[start:end], split_special_tokens=True)
     if not controls.isdisjoint(ids):
         found = tokenizer.convert_ids_to_tokens(sorted(controls & set(ids)))
