@@ -57,7 +57,7 @@ class StudentTopK(Collector):
 
     def row_lengths(self, data: TensorDict) -> torch.Tensor:
         require(data, (ROUTED,))
-        return lengths_of(data["responses"]) * data[ROUTED].squeeze(-1)
+        return lengths_of(data["responses"]) * data[ROUTED].values()
 
     def collect(self, logits: torch.Tensor, data: TensorDict) -> dict[str, torch.Tensor]:
         rows = prediction_positions(data["input_ids"], self.row_lengths(data))

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from tensordict import TensorDict
 
-# (n, 1) int64: 1 if the rollout is distilled.
+# (n, j = 1) int64: 1 if the rollout is distilled. TransferQueue makes nested tensors of all rows that have a shape.
 ROUTED = "srpo_routed"
 # (n, j, K) int32: ids the divergence is taken over; j = response length, 0 if not routed.
 TOPK_IDS = "srpo_topk_ids"
@@ -39,6 +39,11 @@ def from_lengths(values: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
     offsets = torch.zeros(lengths.shape[0] + 1, dtype=torch.int64, device=values.device)
     torch.cumsum(lengths.to(values.device), dim=0, out=offsets[1:])
     return torch.nested.nested_tensor_from_jagged(values, offsets=offsets)
+
+
+def flags(mask: torch.Tensor) -> torch.Tensor:
+    """A field of one flag per row from a mask (n,)."""
+    return from_lengths(mask.long(), torch.ones_like(mask, dtype=torch.int64))
 
 
 def lengths_of(tensor: torch.Tensor) -> torch.Tensor:

@@ -25,7 +25,7 @@ from verl.utils.debug import marked_timer
 
 from srpo_verl.config import settings
 from srpo_verl.core import TeacherPrompt
-from srpo_verl.training.fields import ROUTED, TOKEN_WEIGHTS, jagged
+from srpo_verl.training.fields import ROUTED, TOKEN_WEIGHTS, flags, jagged
 from srpo_verl.training.objective import METRIC_SCALE
 from srpo_verl.training.queue import get_fields, put_fields
 from srpo_verl.training.routing_plan import Rollout, RoutingPlan, build_plan
@@ -139,7 +139,7 @@ class SRPOTrainer(PPOTrainerSync):
 
     def _compute_old_log_prob(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
         routed = self.plan.routed
-        put_fields(batch, {ROUTED: routed.long().unsqueeze(-1)})
+        put_fields(batch, {ROUTED: flags(routed)})
         wants_ids = self.srpo.logit_loss and self.srpo.support == "student"
         batch.extra_info[COLLECT_TOPK] = wants_ids and bool(routed.any())
         return super()._compute_old_log_prob(batch, metrics)

@@ -107,7 +107,7 @@ class SRPOWorker(ActorRolloutRefWorker):
 
     def _teacher_batch(self, data: TensorDict) -> TensorDict:
         require(data, (ROUTED, TEACHER_PROMPTS, "responses"))
-        kept = data[ROUTED].squeeze(-1).bool().tolist()
+        kept = data[ROUTED].values().bool().tolist()
         prompts = data[TEACHER_PROMPTS].unbind()
         responses = [row if keep else row[:0] for row, keep in zip(data["responses"].unbind(), kept, strict=True)]
         tensors = {TOPK_IDS: data[TOPK_IDS]} if TOPK_IDS in data.keys() else {}

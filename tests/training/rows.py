@@ -10,7 +10,7 @@ from verl.utils import tensordict_utils as tu
 
 from srpo_verl.config import SRPOConfig
 from srpo_verl.core import entropy_weights
-from srpo_verl.training.fields import ROUTED, TEACHER_LOG_PROBS, TEACHER_PROMPTS, TOKEN_WEIGHTS, TOPK_IDS, jagged
+from srpo_verl.training.fields import ROUTED, TEACHER_LOG_PROBS, TEACHER_PROMPTS, TOKEN_WEIGHTS, TOPK_IDS, flags, jagged
 from srpo_verl.training.routing_plan import Rollout, RoutingPlan, build_plan
 
 # Group by group: mixed, all wrong, all correct, mixed.
@@ -80,7 +80,7 @@ def base_fields(batch: Batch, rows: list[int]) -> dict[str, torch.Tensor]:
         "loss_mask": jagged(part["masks"]),
         "input_ids": jagged(inputs),
         "position_ids": jagged([torch.arange(row.numel()) for row in inputs]),
-        ROUTED: batch.plan.routed[rows].long().unsqueeze(-1),
+        ROUTED: flags(batch.plan.routed[rows]),
     }
 
 
