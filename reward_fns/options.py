@@ -24,8 +24,8 @@ class Options:
     """``strict``: what a careful examiner would do. ``paper``: bug-compatible with the graders of SDPO."""
     feedback: bool = True
     """Fill ``feedback`` with text that may be shown to the teacher."""
-    deadline: float = 5.0
-    """Seconds for one answer's symbolic comparison (math); then the worker is killed."""
+    deadline: float = 1.0
+    """CPU seconds for one answer's symbolic comparison (math); then its worker is killed and the answer is wrong."""
     partial: bool = False
     """Code: ``score`` is the fraction of tests passed, and all tests are run, instead of all or nothing."""
     sandbox: dict[str, Any] = field(default_factory=dict, hash=False)
@@ -37,7 +37,7 @@ class Options:
         if self.mode not in MODES:
             raise ValueError(f"mode={self.mode!r} is unknown: use one of {', '.join(MODES)}")
         if not self.deadline > 0:
-            raise ValueError(f"deadline={self.deadline!r} must be a positive number of seconds")
+            raise ValueError(f"deadline={self.deadline!r} must be a positive number of CPU seconds")
 
 
 def parse_options(kwargs: dict[str, Any]) -> Options:

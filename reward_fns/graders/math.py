@@ -1,34 +1,103 @@
-"""Math answers: GSM8K, MATH, AIME, DAPO-math and the like."""
+"""Math answers: GSM8K, MATH, AIME, DAPO-math and the like.
+
+Extraction and exact comparison run here, in microseconds; whatever needs algebra runs in a worker process under a
+deadline. A completion that is too slow to compare is wrong (and counted in ``timed_out``): being slow must not take a
+rollout out of its group. SDPO documents no quirk of its own for math, so both modes are the same.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
-from reward_fns.mathlayer.exact import read_number, same_number, tidy
-from reward_fns.mathlayer.extract import Extracted, extract, last_integer
+from reward_fns.mathlayer.exact import MAX_NUMBER, read_number, same_number, tidy
+from reward_fns.mathlayer.extract import extract, last_integer
+from reward_fns.mathlayer.shapes import read_words
 from reward_fns.options import Options
-from reward_fns.result import BadGroundTruth
+from reward_fns.result import BadGroundTruth, GraderUnavailable
 
 #: Sources (or values of ``extra_info['answer_style']``) whose answer is the last integer of the reply.
 LAST_INTEGER = frozenset({"smollm2_arithmetic", "last_integer"})
+_PRELOAD = "math_verify,latex2sympy2_extended,sympy,reward_fns.mathlayer.compare"
+_MAX_ANSWER = 600
+_MAX_NESTING = 40
 
 
 def grade(solution: str, ground_truth: Any, extra_info: dict[str, Any], options: Options) -> dict[str, Any]:
     """Grade one completion against the gold answer ``ground_truth``."""
-    gold = str(ground_truth).strip()
-    if not gold:
-        raise BadGroundTruth("the gold answer is empty")
+    gold = gold_answer(ground_truth)
     loose = extra_info.get("answer_style", extra_info.get("data_source")) in LAST_INTEGER
     found = last_integer(solution) if loose else extract(solution)
     if not found.text:
         feedback = "No final answer found: give exactly one, as \\boxed{answer}."
         return {"score": 0, "format_ok": 0, "feedback": feedback}
-    right = same_answer(gold, found)
-    return {"score": right, "acc": right, "format_ok": found.marked or loose, "pred": found.text}
+    verdict = judge(gold, found.text, options.deadline)
+    feedback = ""
+    if verdict == "timed out":
+        feedback = "The final answer is too complicated to check; simplify it."
+    elif verdict != "same":
+        feedback = f"The final answer {found.text[:200]} is not correct."
+    right = verdict == "same"
+    return {
+        "score": right,
+        "acc": right,
+        "format_ok": found.marked or loose,
+        "pred": found.text,
+        "feedback": feedback,
+        "timed_out": verdict == "timed out",
+    }
 
 
-def same_answer(gold: str, found: Extracted) -> bool:
-    gold_number, pred_number = read_number(gold), read_number(found.text)
-    if gold_number is not None and pred_number is not None:
+def gold_answer(ground_truth: Any) -> str:
+    """The gold answer as text; a GSM8K solution gives what follows its ``####``."""
+    gold = str(ground_truth).rsplit("####", 1)[-1].strip()
+    if "\\boxed" in gold:
+        gold = extract(gold).text
+    if not gold:
+        raise BadGroundTruth(f"the gold answer is empty: {ground_truth!r}")
+    return gold
+
+
+def judge(gold: str, pred: str, deadline: float) -> str:
+    """``same``, ``different`` or ``timed out``."""
+    verdict = quick(gold, pred)
+    if verdict is not None:
+        return "same" if verdict else "different"
+    from reward_fns.workers import Died, Failed, TimedOut
+    from reward_fns.workers.pool import shared_pool
+
+    pool = shared_pool(_PRELOAD, memory_mb=2048)
+    try:
+        answer = pool.call("reward_fns.mathlayer.compare:compare", [gold, pred], deadline=deadline)
+    except TimedOut:
+        return "timed out"
+    except Died:
+        return "different"  # it killed two fresh processes: the answer's doing
+    except Failed as error:
+        raise GraderUnavailable(f"comparing {pred[:100]!r} with {gold[:100]!r} failed: {error}") from None
+    if answer == "bad gold":
+        raise BadGroundTruth(f"the gold answer {gold!r} cannot be read; see python -m reward_fns.check")
+    return answer
+
+
+def quick(gold: str, pred: str) -> bool | None:
+    """The verdict when it needs no algebra, else None."""
+    if len(pred) > _MAX_ANSWER + 2 * len(gold) or _nesting(pred) > _MAX_NESTING + _nesting(gold):
+        return False
+    if tidy(gold) == tidy(pred):
+        return True
+    gold_number = read_number(gold) if len(gold) < MAX_NUMBER else None
+    pred_number = read_number(pred)
+    if gold_number is not None and pred_number is not None and not ("," in gold and "," in pred):
         return same_number(gold_number, pred_number)
-    return tidy(gold) == tidy(found.text)
+    gold_words = read_words(tidy(gold))
+    if gold_words and len(gold_words) > 1:
+        return gold_words == read_words(tidy(pred))
+    return None
+
+
+def _nesting(text: str) -> int:
+    depth = deepest = 0
+    for char in text:
+        depth += (char in "([{") - (char in ")]}")
+        deepest = max(deepest, depth)
+    return deepest

@@ -21,6 +21,7 @@ _FRAC = re.compile(
     rf"([+-]?)(\d{{1,9}}(?=\\frac|\+|\s))?[+\s]*"
     rf"(?:\\frac(?:\{{([+-]?{_DECIMAL})\}}|(\d))(?:\{{([+-]?{_DECIMAL})\}}|(\d))|\(?({_DECIMAL})/([+-]?{_DECIMAL})\)?)"
 )
+_REPEATING = re.compile(r"([+-]?)(\d*)\.(\d*)\\overline\{(\d+)\}")
 _UNIT = re.compile(
     r"^(?P<number>[^A-Za-z]*?[\d}])[\s-]*"
     r"(?P<unit>(?:\\(?:text|mathrm|textbf|mbox|rm)\s*\{[^{}]*\}|[A-Za-z][A-Za-z./\s]*)(?:\^\{?-?[23]\}?)?)\.?$"
@@ -102,7 +103,12 @@ def same_number(gold: Number, pred: Number) -> bool:
 
 def _value(text: str) -> tuple[Fraction | None, int]:
     """The value of a bare number and its decimal places (-1 for integers and fractions)."""
+    if not text.isascii():  # digits of other scripts
+        return None, -1
     compact = re.sub(r"\s+", "", text)
+    repeating = _REPEATING.fullmatch(compact)
+    if repeating:
+        return _repeating(*repeating.groups()), -1
     if compact.startswith("(") and compact.endswith(")") and compact.count("(") == 1:
         compact = compact[1:-1]
     match = _SCI.fullmatch(compact) if not re.search(r"\d\s+\d", text) else None
@@ -122,3 +128,9 @@ def _value(text: str) -> tuple[Fraction | None, int]:
         return None, -1
     value = Fraction(top) / Fraction(bottom) + int(whole or 0)
     return (-value if sign == "-" else value), -1
+
+
+def _repeating(sign: str, whole: str, head: str, cycle: str) -> Fraction:
+    """The value of a decimal whose last digits repeat for ever."""
+    value = Fraction(int((whole + head) or 0) + Fraction(int(cycle), 10 ** len(cycle) - 1)) / 10 ** len(head)
+    return -value if sign == "-" else value
