@@ -149,9 +149,8 @@ class _LogitDivergence(torch.autograd.Function):
         for start in range(0, rows.shape[0], chunk_size):
             part = slice(start, start + chunk_size)
             ids = topk_ids[part]
-            chunk = logits[rows[part]].to(dtype)  # a copy: indexing with a tensor never returns a view
-            normaliser = torch.logsumexp(chunk, dim=-1, keepdim=True)
-            student = chunk.gather(-1, ids) - normaliser
+            log_probs = torch.log_softmax(logits[rows[part]], dim=-1, dtype=dtype)
+            student = log_probs.gather(-1, ids)
             teacher = teacher_log_probs[part].to(dtype)
             if not with_jacobian:
                 values[part] = topk_divergence(student, teacher, alpha=alpha, add_tail=add_tail)
@@ -162,7 +161,7 @@ class _LogitDivergence(torch.autograd.Function):
                 (slope,) = torch.autograd.grad(value.sum(), student)
             values[part] = value.detach()
             # log p_k = x_k - logsumexp(x), hence d/dx = scatter(slope) - sum(slope) * softmax(x).
-            row_jacobian = chunk.sub_(normaliser).exp_().mul_(-slope.sum(-1, keepdim=True))
+            row_jacobian = log_probs.exp_().mul_(-slope.sum(-1, keepdim=True))
             jacobian[part] = row_jacobian.scatter_add_(-1, ids, slope)
         ctx.length = logits.shape[0]
         ctx.chunk_size = chunk_size

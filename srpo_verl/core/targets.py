@@ -68,7 +68,7 @@ def target_statistics(
     _check_k(topk_ids.shape[1], logits.shape[1])
     log_probs, entropy = _empty_targets(logits, rows, topk_ids.shape[1])
     for part, chunk in _chunks(logits, rows, chunk_size):
-        log_probs[part], entropy[part] = _statistics(chunk.to(entropy.dtype), topk_ids[part])
+        log_probs[part], entropy[part] = _statistics(chunk, topk_ids[part])
     return log_probs, entropy
 
 
@@ -90,7 +90,7 @@ def topk_targets(
     log_probs, entropy = _empty_targets(logits, rows, k)
     for part, chunk in _chunks(logits, rows, chunk_size):
         ids[part] = chunk.topk(k, dim=-1, sorted=True).indices
-        log_probs[part], entropy[part] = _statistics(chunk.to(entropy.dtype), ids[part])
+        log_probs[part], entropy[part] = _statistics(chunk, ids[part])
     return ids, log_probs, entropy
 
 
@@ -126,11 +126,10 @@ def trust_region_logits(reference: torch.Tensor, student: torch.Tensor, *, mix: 
 
 
 def _statistics(chunk: torch.Tensor, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """(c, V) logits -> log-probs (c, K) at the ids, entropy (c,). Overwrites `chunk` if it can."""
-    normaliser = torch.logsumexp(chunk, dim=-1, keepdim=True)
-    log_probs = chunk.gather(-1, ids) - normaliser
-    probs = chunk.sub_(normaliser).exp_()
-    return log_probs, torch.special.entr(probs).sum(-1)  # entr(p) = -p log p, and 0 at p = 0
+    """(c, V) logits -> log-probs (c, K) at the ids, entropy (c,)."""
+    log_probs = torch.log_softmax(chunk, dim=-1, dtype=compute_dtype(chunk.dtype))
+    at_ids = log_probs.gather(-1, ids)
+    return at_ids, torch.special.entr(log_probs.exp_()).sum(-1)  # entr(p) = -p log p, and 0 at p = 0
 
 
 def _chunks(logits: torch.Tensor, rows: torch.Tensor, chunk_size: int) -> Iterator[tuple[slice, torch.Tensor]]:
