@@ -56,12 +56,11 @@ def strip_thinking(text: str) -> str:
     too. An opening tag that is never closed is left alone. Linear in the length of the text.
     """
     opening, closing = "<think>", "</think>"
-    *thoughts, rest = text.split(closing)
-    if not thoughts:
-        return text
+    first, *others = text.split(closing)
+    *thoughts, rest = [first, *(piece.lstrip() for piece in others)]
     # Each piece before a closing tag is visible up to its opening tag; without one, all of it is thinking.
     visible = [piece[: piece.index(opening)] for piece in thoughts if opening in piece]
-    return "".join(visible) + rest.lstrip()
+    return "".join(visible) + rest
 
 
 def teacher_messages(
@@ -230,5 +229,6 @@ def _check_information(
     if demonstration is None and feedback is None:
         raise ValueError("neither a demonstration nor feedback is given; without them there is no teacher prompt.")
     if demonstration is not None and remove_thinking:
-        demonstration = strip_thinking(demonstration) or demonstration
+        visible = strip_thinking(demonstration)
+        demonstration = visible if visible.strip() else demonstration
     return demonstration, feedback
