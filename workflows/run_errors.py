@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
-_WORKER = re.compile(r"^\((?P<name>[\w.]+(?: [\w.]+)?) pid=(?P<pid>\d+)(?:, ip=[^)]*)?\) ?")
+_WORKER = re.compile(r"^\((?:[\w. ]*pid=(?P<pid>\d+)|raylet)(?:, ip=[^)]*)?\) ?")
 _REPEATED = re.compile(r" ?\[repeated \d+x across cluster\].*$")
 _EXCEPTION = re.compile(r"(?P<type>[A-Za-z_][\w.]*)(?:\(\w+\))?(?:: (?P<message>.*))?")
 _NAMED_EXCEPTION = re.compile(r"(Error|Exception|Exit|Interrupt|Timeout|Warning|Refused|Failed|Invalid)$")
@@ -34,15 +34,19 @@ def clean(line: str) -> str:
     return _REPEATED.sub("", _WORKER.sub("", _COLOUR.sub("", line).rstrip()))
 
 
+def _printer(line: str) -> str:
+    """Who printed a line without colours: pid of a worker, "raylet", or nothing for the main process."""
+    worker = _WORKER.match(line)
+    return (worker["pid"] or "raylet") if worker else ""
+
+
 def find_exceptions(log: str) -> list[LoggedException]:
     """Every exception that ends a traceback, in the order of the log."""
     found = []
     where: dict[str, str] = {}  # innermost frame so far, by who printed it
     lines = [_COLOUR.sub("", line).rstrip() for line in log.splitlines()]
     for index, line in enumerate(lines):
-        worker = _WORKER.match(line)
-        printer = worker["pid"] if worker else ""
-        text = clean(line)
+        printer, text = _printer(line), clean(line)
         if frame := _FRAME.match(text):
             where[printer] = f"{frame['file']}:{frame['line']} in {frame['function']}"
             continue
@@ -86,9 +90,8 @@ def _continuation(lines: list[str], index: int, printer: str, *, limit: int = 5)
     """Further lines of a message: up to a blank line, an indented one's end, or another printer."""
     more: list[str] = []
     for line in lines[index + 1 : index + 1 + limit]:
-        worker = _WORKER.match(line)
         text = clean(line)
-        if (worker["pid"] if worker else "") != printer or not text.strip() or _FRAME.match(text):
+        if _printer(line) != printer or not text.strip() or _FRAME.match(text):
             break
         if text.startswith(("Traceback ", "The above exception", "During handling", "Set the environment variable")):
             break
