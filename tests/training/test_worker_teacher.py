@@ -8,6 +8,8 @@ from tests.training.rows import make_batch
 from tests.training.worker_process import run_ranks
 from srpo_verl.config import SRPOConfig
 
+pytestmark = pytest.mark.timeout(600)
+
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):

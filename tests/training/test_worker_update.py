@@ -18,6 +18,8 @@ CUTS = {
     "with_entropy": {"calculate_entropy": True},
 }
 
+pytestmark = pytest.mark.timeout(600)
+
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
