@@ -10,7 +10,7 @@ from typing import Any
 from reward_fns import registry
 from reward_fns.metrics import LATENCY
 from reward_fns.options import Options, parse_options, warn_ignored
-from reward_fns.result import BadGroundTruth, GraderUnavailable, make_result
+from reward_fns.result import BadGroundTruth, BadSettings, GraderUnavailable, make_result
 
 logger = logging.getLogger(__name__)
 _complaints: Counter[str] = Counter()
@@ -47,6 +47,8 @@ def compute_score(
         result = make_result(
             _call(grader, data_source, solution_str, ground_truth, dict(extra_info or {}), options), extras
         )
+    except BadSettings:
+        raise
     except GraderUnavailable as error:
         _complain(data_source, error)
         result = make_result({"score": 0, "format_ok": 0, "infra_error": 1, "timed_out": error.timed_out}, extras)

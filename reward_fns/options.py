@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
+from reward_fns.result import BadSettings
+
 logger = logging.getLogger(__name__)
 MODES = ("strict", "paper")
 #: Arguments verl itself passes to a reward function; they are of no use here.
@@ -35,9 +37,9 @@ class Options:
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
-            raise ValueError(f"mode={self.mode!r} is unknown: use one of {', '.join(MODES)}")
+            raise BadSettings(f"mode={self.mode!r} is unknown: use one of {', '.join(MODES)}")
         if not self.deadline > 0:
-            raise ValueError(f"deadline={self.deadline!r} must be a positive number of CPU seconds")
+            raise BadSettings(f"deadline={self.deadline!r} must be a positive number of CPU seconds")
 
 
 def parse_options(kwargs: dict[str, Any]) -> Options:

@@ -40,6 +40,10 @@ class BadGroundTruth(ValueError):
     """The gold answer or the tests of a row cannot be used: an error of the data, never a pass and never "wrong"."""
 
 
+class BadSettings(ValueError):
+    """The run's settings cannot work here: stops the run instead of grading every answer as undecided."""
+
+
 def clean_text(text: str, limit: int = _MAX_TEXT) -> str:
     """``text`` cut to ``limit`` characters, free of NUL and of lone surrogates (they break tokenisers and Parquet)."""
     text = text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode("utf-8")

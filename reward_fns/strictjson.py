@@ -8,7 +8,7 @@ import re
 from typing import Any
 
 MAX_CHARS = 8_000_000
-MAX_DEPTH = 100
+MAX_DEPTH = 150
 _SPACE = re.compile(r"[ \t\r\n]*")
 
 
@@ -37,10 +37,10 @@ def _finite(text: str) -> float:
 _DECODER = json.JSONDecoder(object_pairs_hook=_no_duplicates, parse_constant=_no_constant, parse_float=_finite)
 
 
-def decode_at(text: str, position: int = 0) -> tuple[Any, int]:
+def decode_at(text: str, position: int = 0, max_chars: int = MAX_CHARS) -> tuple[Any, int]:
     """The JSON value that starts at ``position``, and the index after it."""
-    if len(text) - position > MAX_CHARS:
-        raise JSONProblem(f"longer than {MAX_CHARS} characters")
+    if len(text) - position > max_chars:
+        raise JSONProblem(f"longer than {max_chars} characters")
     position = _SPACE.match(text, position).end()  # type: ignore[union-attr]
     try:
         value, end = _DECODER.raw_decode(text, position)
@@ -55,9 +55,9 @@ def decode_at(text: str, position: int = 0) -> tuple[Any, int]:
     return value, end
 
 
-def loads(text: str) -> Any:
+def loads(text: str, max_chars: int = MAX_CHARS) -> Any:
     """The one JSON value that ``text`` is."""
-    value, end = decode_at(text)
+    value, end = decode_at(text, 0, max_chars)
     if _SPACE.match(text, end).end() != len(text):  # type: ignore[union-attr]
         raise JSONProblem("text after the value")
     return value

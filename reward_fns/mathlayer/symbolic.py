@@ -8,6 +8,7 @@ variable). That needs no ``simplify``, whose running time nobody can bound, and 
 from __future__ import annotations
 
 import functools
+import logging
 import re
 from collections.abc import Callable
 from typing import Any
@@ -83,6 +84,7 @@ def _parse_with_math_verify(text: str) -> Any | None:
     from math_verify import LatexExtractionConfig
     from math_verify import parse as math_verify_parse
 
+    logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns that we bound its running time ourselves
     found = math_verify_parse(f"${text}$", [LatexExtractionConfig()], parsing_timeout=None)
     return found[0] if found and _is_expression(found[0]) else None
 

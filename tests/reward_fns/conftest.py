@@ -18,3 +18,19 @@ def published_rows():
         return [json.loads(line) for line in (Path(folder) / name).read_text(encoding="utf-8").splitlines()]
 
     return read
+
+
+@pytest.fixture(params=["namespaces", "plain"])
+def isolation(request):
+    """Sandbox settings: under bubblewrap (skipped where it fails, unless SRPO_REQUIRE_BWRAP is set), and plain."""
+    from reward_fns.result import BadSettings
+    from reward_fns.sandbox import SandboxConfig, backend
+
+    settings = {"isolation": request.param}
+    try:
+        backend(SandboxConfig(**settings))
+    except BadSettings as error:
+        if os.environ.get("SRPO_REQUIRE_BWRAP"):
+            raise
+        pytest.skip(str(error)[:200])
+    return settings
