@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from workflows.metrics_log import Record, series
-from workflows.verl_run import TRAINING, RunFiles, RunOutcome
+from workflows.verl_run import STOPPING, TRAINING, RunFiles, RunOutcome
 
 FINAL_VALIDATION, CHECKPOINT = "validating again", "writing checkpoints"
 
@@ -129,11 +129,14 @@ def _seconds_per_step(records: Sequence[Record]) -> float | None:
 def _split_training(stages: Mapping[str, float], records: Sequence[Record]) -> dict[str, float]:
     """The stages, with validation and checkpoints taken out of the training stage that contains them."""
     result = dict(stages)
+    stopping = result.pop(STOPPING, None)
     for name, key in ((FINAL_VALIDATION, "timing_s/testing"), (CHECKPOINT, "timing_s/save_checkpoint")):
         seconds = sum(value for _, value in series(records, key))
         if seconds and TRAINING in result:
             result[TRAINING] -= seconds
             result[name] = seconds
+    if stopping is not None:
+        result[STOPPING] = stopping
     return result
 
 
