@@ -23,7 +23,7 @@ VERL_VERSION = "0.9.1"
 class _AfterImport(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     """Runs an action once, right after a module was imported (or now, if it already was)."""
 
-    def __init__(self, module: str, action: Callable[[], None]):
+    def __init__(self, module: str, action: Callable[[], object]):
         self.module, self.action = module, action
         self.loader: importlib.abc.Loader | None = None
 
@@ -42,13 +42,14 @@ class _AfterImport(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         return self.loader.create_module(spec)
 
     def exec_module(self, module: ModuleType) -> None:
-        assert self.loader is not None and module.__spec__ is not None
+        assert self.loader is not None
+        assert module.__spec__ is not None
         module.__loader__ = module.__spec__.loader = self.loader
         self.loader.exec_module(module)
         self.action()
 
 
-def after_import(module: str, action: Callable[[], None]) -> None:
+def after_import(module: str, action: Callable[[], object]) -> None:
     """Call `action` after `module` has been imported; at once if it is there already."""
     if module in sys.modules:
         action()
@@ -56,8 +57,8 @@ def after_import(module: str, action: Callable[[], None]) -> None:
         sys.meta_path.insert(0, _AfterImport(module, action))
 
 
-def _import(name: str) -> Callable[[], None]:
-    return lambda: importlib.import_module(name) and None
+def _import(name: str) -> Callable[[], object]:
+    return lambda: importlib.import_module(name)
 
 
 def without_gpu() -> bool:

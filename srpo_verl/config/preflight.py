@@ -24,9 +24,7 @@ class Preflight(Callback):
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
         try:
             problems, warnings = check(config)
-        except SystemExit:
-            raise
-        except Exception:
+        except Exception:  # noqa: BLE001  (shown, and the process ends)
             traceback.print_exc()
             raise SystemExit(1) from None
         for warning in warnings:
@@ -128,7 +126,8 @@ def _data(config: DictConfig) -> Iterator[str]:
             if rows == 0:
                 yield f"data.{key}={path} has no rows"
             elif key == "train_files" and rows < config.data.train_batch_size and isinstance(files, str):
-                yield f"data.{key}={path} has {rows} rows, less than data.train_batch_size={config.data.train_batch_size}"
+                size = config.data.train_batch_size
+                yield f"data.{key}={path} has {rows} rows, less than data.train_batch_size={size}"
 
 
 def _model(config: DictConfig, srpo: SRPOConfig) -> Iterator[str]:
@@ -152,9 +151,9 @@ def _warnings(config: DictConfig, srpo: SRPOConfig) -> Iterator[str]:
     if prompt < wanted:
         yield (
             f"teacher prompts are limited to {prompt} tokens, a question with a full demonstration may need {wanted}: "
-            f"longer demonstrations are shortened, and counted. For all of them set "
-            f"actor_rollout_ref.rollout.max_model_len={wanted + data.max_response_length} (now {rollout.max_model_len}) "
-            "or srpo.teacher.max_prompt_length"
+            "longer demonstrations are shortened, and counted. To fit all of them, set "
+            f"actor_rollout_ref.rollout.max_model_len={wanted + data.max_response_length} "
+            f"(now {rollout.max_model_len}) or srpo.teacher.max_prompt_length"
         )
     positions = _model_config(os.path.expanduser(str(config.actor_rollout_ref.model.path))).get(
         "max_position_embeddings"

@@ -145,7 +145,7 @@ class _LogitDivergence(torch.autograd.Function):
     def forward(ctx, logits, rows, topk_ids, teacher_log_probs, alpha, add_tail, chunk_size, with_jacobian):
         dtype = compute_dtype(logits.dtype)
         values = logits.new_empty(rows.shape[0], dtype=dtype)
-        jacobian = logits.new_empty((rows.shape[0], logits.shape[1])) if with_jacobian else None
+        jacobian = logits.new_empty((rows.shape[0] if with_jacobian else 0, logits.shape[1]))
         for start in range(0, rows.shape[0], chunk_size):
             part = slice(start, start + chunk_size)
             ids = topk_ids[part]

@@ -187,7 +187,7 @@ def _last_tokens(tokenizer: Any, ids: list[int], budget: int) -> list[int]:
     return kept
 
 
-def _check_messages(messages: Iterable[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], int]:
+def _check_messages(messages: Iterable[Any]) -> tuple[list[dict[str, Any]], int]:
     """Copies of the messages, and the index of the last user message."""
     if isinstance(messages, (str, bytes, Mapping)) or not isinstance(messages, Iterable):
         raise ValueError(  # noqa: TRY004

@@ -1,10 +1,10 @@
 """verl's FSDP engines, registered for device "cpu"."""
 
 from verl.workers.engine import EngineRegistry
-from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead, FSDPEngineWithValueHead
+from verl.workers.engine.fsdp.transformer_impl import FSDPEngine, FSDPEngineWithLMHead, FSDPEngineWithValueHead
 
 
-class _WithoutPinnedOffload:
+class _WithoutPinnedOffload(FSDPEngine):
     """A forward-only engine asks for CPUOffloadPolicy(pin_memory=True), and pinning needs an accelerator."""
 
     def _build_fsdp_module(self, module):

@@ -15,8 +15,16 @@ from tensordict import TensorDict
 
 from srpo_verl.config import SRPOConfig
 from srpo_verl.core import student_topk, target_statistics, topk_targets, trust_region_logits
-from srpo_verl.training.fields import ROUTED, TEACHER_ENTROPY, TEACHER_LOG_PROBS, TOPK_IDS
-from srpo_verl.training.fields import from_lengths, lengths_of, prediction_positions, require
+from srpo_verl.training.fields import (
+    ROUTED,
+    TEACHER_ENTROPY,
+    TEACHER_LOG_PROBS,
+    TOPK_IDS,
+    from_lengths,
+    lengths_of,
+    prediction_positions,
+    require,
+)
 
 
 class Collector(ABC):

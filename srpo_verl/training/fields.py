@@ -70,6 +70,6 @@ def prediction_positions(sequences: torch.Tensor, response_lengths: torch.Tensor
 
 def require(data: TensorDict, names: Sequence[str]) -> None:
     """Raise KeyError if a field did not arrive; without it the loss would silently be another one."""
-    missing = [name for name in names if name not in data.keys()]
+    missing = [name for name in names if name not in data]
     if missing:
         raise KeyError(f"the batch lacks {', '.join(missing)}; has {', '.join(sorted(map(str, data.keys())))}")

@@ -22,8 +22,15 @@ from verl.workers.utils.padding import no_padding_2_padding
 
 from srpo_verl.config import SRPOConfig
 from srpo_verl.core import logit_divergence
-from srpo_verl.training.fields import LOSS_FIELDS, TEACHER_LOG_PROBS, TOKEN_WEIGHTS, TOPK_IDS
-from srpo_verl.training.fields import lengths_of, prediction_positions, require
+from srpo_verl.training.fields import (
+    LOSS_FIELDS,
+    TEACHER_LOG_PROBS,
+    TOKEN_WEIGHTS,
+    TOPK_IDS,
+    lengths_of,
+    prediction_positions,
+    require,
+)
 
 DIVERGENCE = "srpo_divergence"
 # Set by the driver: scales sums over routed tokens so that verl's reductions give their mean over the batch.

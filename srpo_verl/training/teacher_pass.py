@@ -42,7 +42,9 @@ def run_teacher(trainer: SRPOTrainer, batch: KVBatchMeta, responses: Sequence[to
     prompts = {row: torch.tensor(trainer.prompts[row].input_ids) for row in rows}
     if not srpo.logit_loss:
         # The advantage mix needs the teacher at the sampled token only: the response itself is the support.
-        put_fields(batch, {TOPK_IDS: jagged(_or_empty(dict(zip(rows, _column(responses, rows), strict=True)), batch, 1))})
+        put_fields(
+            batch, {TOPK_IDS: jagged(_or_empty(dict(zip(rows, _column(responses, rows), strict=True)), batch, 1))}
+        )
 
     order = _spread(rows, prompts, responses, batch_size=len(batch), ranks=_teacher_ranks(trainer))
     filler = responses[0].new_full((1,), trainer.tokenizer.eos_token_id)
@@ -111,4 +113,3 @@ def _column(responses: Sequence[torch.Tensor], rows: Sequence[int]) -> list[torc
 
 def _or_empty(given: dict[int, torch.Tensor], batch: KVBatchMeta, k: int) -> list[torch.Tensor]:
     return [given.get(row, torch.zeros(0, k, dtype=torch.int32)) for row in range(len(batch))]
-

@@ -149,7 +149,9 @@ class SRPOTrainer(PPOTrainerSync):
     def _compute_advantage(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
         batch = super()._compute_advantage(batch, metrics)
         rewards = "token_level_rewards" if self.config.algorithm.use_kl_in_reward else "rm_scores"
-        data = get_fields(batch, [rewards, "response_mask", "rollout_is_weights", "old_log_probs", "entropy", "responses"])
+        data = get_fields(
+            batch, [rewards, "response_mask", "rollout_is_weights", "old_log_probs", "entropy", "responses"]
+        )
         masks = [mask.float() for mask in data["response_mask"].unbind()]
 
         self.teacher = None
@@ -172,7 +174,7 @@ class SRPOTrainer(PPOTrainerSync):
         fields = {"advantages": jagged(rows), "returns": jagged(rows)}
 
         if self.teacher is not None:
-            importance = data["rollout_is_weights"].unbind() if "rollout_is_weights" in data.keys() else None
+            importance = data["rollout_is_weights"].unbind() if "rollout_is_weights" in data else None
             weights, per_token = token_weights(self.teacher, masks, importance, beta=self.srpo.beta)
             fields[TOKEN_WEIGHTS] = jagged(weights)
             valid = torch.cat([masks[row] for row in self.teacher.rows]) > 0
@@ -197,4 +199,3 @@ class SRPOTrainer(PPOTrainerSync):
     def _mini_batches(self, rows: int) -> int:
         actor = self.config.actor_rollout_ref.actor
         return actor.ppo_epochs * rows // (actor.ppo_mini_batch_size * self.config.actor_rollout_ref.rollout.n)
-

@@ -86,13 +86,15 @@ class SRPOWorker(ActorRolloutRefWorker):
     @register(dispatch_mode=Dispatch.ONE_TO_ALL)
     def save_checkpoint(self, local_path, hdfs_path=None, global_step=0, max_ckpt_to_keep=None):
         super().save_checkpoint(local_path, hdfs_path, global_step, max_ckpt_to_keep)
-        if self._moving_teacher():
-            self.teacher.save_checkpoint(_beside(local_path), _beside(hdfs_path), global_step, max_ckpt_to_keep)
+        if teacher := self._moving_teacher():
+            remote = _beside(hdfs_path) if hdfs_path else None
+            teacher.save_checkpoint(_beside(local_path), remote, global_step, max_ckpt_to_keep)
 
     @register(dispatch_mode=Dispatch.ONE_TO_ALL)
     def load_checkpoint(self, local_path, hdfs_path=None, del_local_after_load=False):
         super().load_checkpoint(local_path, hdfs_path, del_local_after_load)
-        if not self._moving_teacher():
+        teacher = self._moving_teacher()
+        if teacher is None:
             return
         folder = _beside(local_path)
         if not os.path.isdir(folder):
@@ -100,17 +102,18 @@ class SRPOWorker(ActorRolloutRefWorker):
                 f"the checkpoint has no teacher ({folder} is missing), so its EMA cannot go on. Resume with the config "
                 "that wrote it, or set srpo.teacher.kind to live or frozen."
             )
-        self.teacher.load_checkpoint(folder, _beside(hdfs_path), del_local_after_load)
+        teacher.load_checkpoint(folder, _beside(hdfs_path) if hdfs_path else None, del_local_after_load)
 
-    def _moving_teacher(self) -> bool:
-        return self.teacher is not None and self.srpo.teacher.kind == "ema"
+    def _moving_teacher(self) -> TrainingWorker | None:
+        """The teacher, if its weights are state of the run: frozen ones are the initial model's."""
+        return self.teacher if self.srpo.distils and self.srpo.teacher.kind == "ema" else None
 
     def _teacher_batch(self, data: TensorDict) -> TensorDict:
         require(data, (ROUTED, TEACHER_PROMPTS, "responses"))
         kept = data[ROUTED].values().bool().tolist()
         prompts = data[TEACHER_PROMPTS].unbind()
         responses = [row if keep else row[:0] for row, keep in zip(data["responses"].unbind(), kept, strict=True)]
-        tensors = {TOPK_IDS: data[TOPK_IDS]} if TOPK_IDS in data.keys() else {}
+        tensors = {TOPK_IDS: data[TOPK_IDS]} if TOPK_IDS in data else {}
         lengths = torch.tensor([p.numel() + r.numel() for p, r in zip(prompts, responses, strict=True)])
         joined = [part for pair in zip(prompts, responses, strict=True) for part in pair]
         flat_responses = torch.cat(list(responses))
@@ -122,15 +125,15 @@ class SRPOWorker(ActorRolloutRefWorker):
             "responses": from_lengths(flat_responses, response_lengths),
             "loss_mask": from_lengths(torch.ones_like(flat_responses), response_lengths),
         }
-        options = dict(
-            temperature=tu.get(data, "temperature"),
-            max_token_len_per_gpu=tu.get(data, "max_token_len_per_gpu"),
-            use_dynamic_bsz=True,
-            calculate_entropy=False,
-            compute_loss=True,
-            distillation_use_topk=True,
-            distillation_only=True,
-        )
+        options = {
+            "temperature": tu.get(data, "temperature"),
+            "max_token_len_per_gpu": tu.get(data, "max_token_len_per_gpu"),
+            "use_dynamic_bsz": True,
+            "calculate_entropy": False,
+            "compute_loss": True,
+            "distillation_use_topk": True,
+            "distillation_only": True,
+        }
         return tu.get_tensordict(tensor_dict=tensors, non_tensor_dict=options)
 
     def _student_logits(self, micro_batch: TensorDict) -> torch.Tensor:
@@ -153,5 +156,5 @@ class _loss_function:
         self.worker.loss_fn = self.before
 
 
-def _beside(actor_path: str | None) -> str | None:
-    return None if actor_path is None else os.path.join(os.path.dirname(actor_path.rstrip("/")), "teacher")
+def _beside(actor_path: str) -> str:
+    return os.path.join(os.path.dirname(actor_path.rstrip("/")), "teacher")

@@ -6,13 +6,13 @@ from srpo_verl.config import SRPOConfig, settings
 from tests.compose import compose
 
 METHODS = {
-    "srpo": dict(rows="incorrect", policy_gradient="unrouted", beta=1.0, advantage_mix=0.0),
-    "grpo": dict(rows="none", policy_gradient="all", advantage_mix=0.0),
-    "sdpo": dict(rows="all", policy_gradient="none", beta=0.0, advantage_mix=0.0),
-    "srpo_routing_only": dict(rows="incorrect", policy_gradient="unrouted", beta=0.0),
-    "advantage_mix": dict(rows="all", policy_gradient="all", advantage_mix=0.1),
-    "sdpo_correct_only": dict(rows="correct", policy_gradient="none", beta=0.0),
-    "sdpo_incorrect_only": dict(rows="incorrect", policy_gradient="none", beta=0.0),
+    "srpo": {"rows": "incorrect", "policy_gradient": "unrouted", "beta": 1.0, "advantage_mix": 0.0},
+    "grpo": {"rows": "none", "policy_gradient": "all", "advantage_mix": 0.0},
+    "sdpo": {"rows": "all", "policy_gradient": "none", "beta": 0.0, "advantage_mix": 0.0},
+    "srpo_routing_only": {"rows": "incorrect", "policy_gradient": "unrouted", "beta": 0.0},
+    "advantage_mix": {"rows": "all", "policy_gradient": "all", "advantage_mix": 0.1},
+    "sdpo_correct_only": {"rows": "correct", "policy_gradient": "none", "beta": 0.0},
+    "sdpo_incorrect_only": {"rows": "incorrect", "policy_gradient": "none", "beta": 0.0},
 }
 
 
@@ -29,7 +29,11 @@ def test_table_3(name, lr, mini_batch):
     actor, rollout = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout
     assert (actor.optim.lr, actor.ppo_mini_batch_size) == (lr, mini_batch)
     assert (config.data.train_batch_size, rollout.n, rollout.temperature) == (32, 8, 1.0)
-    assert (config.data.max_prompt_length, config.data.max_response_length, rollout.max_model_len) == (2048, 8192, 18944)
+    assert (config.data.max_prompt_length, config.data.max_response_length, rollout.max_model_len) == (
+        2048,
+        8192,
+        18944,
+    )
     assert (rollout.val_kwargs.n, rollout.val_kwargs.temperature, rollout.val_kwargs.top_p) == (16, 0.6, 0.95)
     assert (actor.clip_ratio_low, actor.clip_ratio_high, actor.clip_ratio_c) == (0.2, 0.28, 3.0)
     assert (actor.optim.lr_warmup_steps, actor.optim.weight_decay, actor.optim.clip_grad) == (10, 0.01, 1.0)

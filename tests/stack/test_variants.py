@@ -37,9 +37,7 @@ def test_two_ranks_reference_mini_batches_and_resume(stack_model, tmp_path):
 
 def test_no_success_at_all_trains_on(stack_model, tmp_path):
     """No correct rollout in the whole batch: nothing is routed, no teacher runs, the run goes on."""
-    result = run(
-        tmp_path, stack_model, steps=2, overrides=["reward.custom_reward_function.name=never_right"]
-    )
+    result = run(tmp_path, stack_model, steps=2, overrides=["reward.custom_reward_function.name=never_right"])
     assert result.returncode == 0, result.log[-4000:]
     for step in result.steps:
         assert step["srpo/routed_share"] == 0

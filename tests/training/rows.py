@@ -37,7 +37,9 @@ class Batch:
         return {name: [getattr(self, name)[row] for row in rows] for name in names}
 
 
-def make_batch(*, vocabulary: int, srpo: SRPOConfig, scores: dict[str, tuple[int, ...]] = SCORES, seed: int = 0) -> Batch:
+def make_batch(
+    *, vocabulary: int, srpo: SRPOConfig, scores: dict[str, tuple[int, ...]] = SCORES, seed: int = 0
+) -> Batch:
     """Random tokens, random lengths, some masked response tokens, importance weights in [0.5, 2]."""
     rng = torch.Generator().manual_seed(seed)
 
@@ -86,7 +88,7 @@ def base_fields(batch: Batch, rows: list[int]) -> dict[str, torch.Tensor]:
 
 def log_prob_batch(batch: Batch, rows: list[int], **options: Any):
     fields = base_fields(batch, rows)
-    defaults = dict(temperature=1.0, calculate_entropy=True, compute_loss=False)
+    defaults = {"temperature": 1.0, "calculate_entropy": True, "compute_loss": False}
     return tu.get_tensordict(fields, {**defaults, **options})
 
 
@@ -133,5 +135,5 @@ def update_batch(
         "advantages": jagged(part["advantages"]),
         "rollout_is_weights": jagged(part["importance"]),
     }
-    defaults = dict(temperature=1.0, global_batch_size=len(batch), srpo_metric_scale=1.0)
+    defaults = {"temperature": 1.0, "global_batch_size": len(batch), "srpo_metric_scale": 1.0}
     return tu.get_tensordict(fields, {**defaults, **options})

@@ -8,7 +8,8 @@ import torch
 from verl.utils import tensordict_utils as tu
 from verl.workers.utils.padding import response_from_nested
 
-from srpo_verl.training.fields import TEACHER_ENTROPY, TEACHER_LOG_PROBS, TOPK_IDS
+from srpo_verl.config import SRPOConfig
+from srpo_verl.training.fields import TEACHER_ENTROPY, TEACHER_LOG_PROBS, TOPK_IDS, jagged
 from tests.training import rows as build
 
 VOCABULARY = 280
@@ -61,15 +62,15 @@ def gradient(worker: Any, batch: build.Batch, rows: list[int], fields: dict, **o
     """Loss and full gradient of the rows of this rank, through the engine, without an optimiser step."""
     engine = worker.actor.engine
     given = {key: fields[key] for key in ("topk_ids", "teacher_log_probs", "weights", "old_log_probs")}
-    defaults = dict(
-        use_remove_padding=True,
-        use_dynamic_bsz=False,
-        micro_batch_size_per_gpu=len(rows),
-        max_token_len_per_gpu=64,
-        use_fused_kernels=False,
-        distillation_use_topk=bool(batch.plan.routed.any()),
-        calculate_entropy=False,
-    )
+    defaults = {
+        "use_remove_padding": True,
+        "use_dynamic_bsz": False,
+        "micro_batch_size_per_gpu": len(rows),
+        "max_token_len_per_gpu": 64,
+        "use_fused_kernels": False,
+        "distillation_use_topk": bool(batch.plan.routed.any()),
+        "calculate_entropy": False,
+    }
     data = build.update_batch(batch, rows, **given, **{**defaults, **options})
     with engine.train_mode():
         engine.optimizer_zero_grad()
@@ -122,6 +123,31 @@ def train(worker: Any, rank: int, world: int, payload: dict[str, Any]) -> dict[s
             }
         )
     return {"history": history}
+
+
+def policy_gradient_update(worker: Any, rank: int, world: int, payload: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """One update without a teacher, on two mini-batches; returns the actor's weights."""
+    srpo = SRPOConfig(rows="none", policy_gradient="all")
+    batch = build.make_batch(vocabulary=VOCABULARY, srpo=srpo)
+    everything = list(range(len(batch)))
+    output = worker.compute_log_prob(data := build.log_prob_batch(batch, everything))
+    part = batch.select(everything)
+    fields = build.base_fields(batch, everything) | {
+        "old_log_probs": response_from_nested(output["log_probs"], data["response_mask"]),
+        "advantages": jagged(part["advantages"]),
+        "rollout_is_weights": jagged(part["importance"]),
+    }
+    options = {
+        "temperature": 1.0,
+        "global_batch_size": len(batch),
+        "mini_batch_size": len(batch) // 2,
+        "epochs": 1,
+        "seed": 1,
+        "dataloader_kwargs": {"shuffle": False},
+        "calculate_entropy": False,
+    }
+    worker.update_actor(tu.get_tensordict(fields, options))
+    return weights(worker.actor.engine.module)
 
 
 def save_and_load(worker: Any, rank: int, world: int, payload: dict[str, Any]) -> dict[str, Any]:

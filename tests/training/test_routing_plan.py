@@ -34,7 +34,8 @@ def test_table_6_whatever_the_order_of_the_rows():
             assert plan.routed[row]
             assert rows[int(plan.routing.demonstration[row])].key == "x_2_0"
         assert rows[int(plan.routing.demonstration[place["x_2_0"]])].key == "x_5_0"
-        assert not plan.routed[place["x_2_0"]] and not plan.routed[place["x_5_0"]]
+        assert not plan.routed[place["x_2_0"]]
+        assert not plan.routed[place["x_5_0"]]
 
 
 def test_sessions_are_ordered_by_number_not_by_text():

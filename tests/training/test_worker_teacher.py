@@ -3,10 +3,10 @@
 import pytest
 import torch
 
+from srpo_verl.config import SRPOConfig
 from tests.training import naive_step, scenarios, tiny_model
 from tests.training.rows import make_batch
 from tests.training.worker_process import run_ranks
-from srpo_verl.config import SRPOConfig
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -62,7 +62,10 @@ def test_answers_come_from_the_right_weights(model, kind):
     assert (result["teacher"] is None) == (kind == "live")
     for row in batch.plan.routed_rows():
         with torch.no_grad():
-            parts = [naive_step.response_logits(m, batch.teacher_prompts[row], batch.responses[row]) for m in (initial, actor)]
+            parts = [
+                naive_step.response_logits(m, batch.teacher_prompts[row], batch.responses[row])
+                for m in (initial, actor)
+            ]
         logits = {"live": parts[1], "frozen": parts[0], "trust_region": 0.5 * parts[0] + 0.5 * parts[1]}[kind]
         q = logits.log_softmax(-1)
         torch.testing.assert_close(

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
+from srpo_verl.config import SRPOConfig
 from tests.training import naive_step, scenarios, tiny_model
 from tests.training.rows import make_batch
 from tests.training.worker_process import run_ranks
-from srpo_verl.config import SRPOConfig
 
 ROWS = 16
 CUTS = {
@@ -109,3 +109,14 @@ def test_nothing_routed_is_the_policy_gradient_alone(model):
     result = run_ranks(scenarios.fields_and_gradients, 1, model, payload)
     assert result["cuts"]["whole"]["loss"] == 0.0
     assert all(float(value.abs().max()) == 0.0 for value in result["cuts"]["whole"]["gradient"].values())
+
+
+def test_our_grpo_is_plain_verl_grpo(model):
+    """The same batch through `grpo` and through verl's own worker and loss: the same weights, bit for bit."""
+    grpo = ["srpo.rows=none", "srpo.policy_gradient=all"]
+    ours = run_ranks(scenarios.policy_gradient_update, 1, model, None, grpo)
+    vanilla = ["actor_rollout_ref.actor.policy_loss.loss_mode=vanilla"]
+    theirs = run_ranks(scenarios.policy_gradient_update, 1, model, None, vanilla, plain_verl=True)
+    initial = naive_step.load(model).state_dict()
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    assert any(not torch.equal(ours[name].double(), initial[name]) for name in ours)

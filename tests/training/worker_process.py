@@ -35,15 +35,24 @@ def worker_config(model: Path, overrides: Sequence[str] = ()) -> Any:
 
 
 def run_ranks(
-    scenario: Callable[..., Any], world: int, model: Path, payload: Any = None, overrides: Sequence[str] = ()
+    scenario: Callable[..., Any],
+    world: int,
+    model: Path,
+    payload: Any = None,
+    overrides: Sequence[str] = (),
+    *,
+    plain_verl: bool = False,
 ) -> Any:
-    """Run `scenario` on `world` ranks, each a process; an exception of any rank is raised here."""
+    """Run `scenario` on `world` ranks, each a process; an exception of any rank is raised here.
+
+    `plain_verl` takes verl's own worker instead of ours.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     with tempfile.TemporaryDirectory() as folder:
         torch.multiprocessing.spawn(
-            _rank, args=(world, port, scenario, str(model), payload, list(overrides), folder), nprocs=world
+            _rank, args=(world, port, scenario, str(model), payload, list(overrides), plain_verl, folder), nprocs=world
         )
         return torch.load(os.path.join(folder, "result.pt"), weights_only=False)
 
@@ -56,17 +65,19 @@ def _rank(
     model: str,
     payload: Any,
     overrides: list[str],
+    plain_verl: bool,
     folder: str,
 ) -> None:
     torch.set_num_threads(1)
     os.environ.update(
         RANK=str(rank), WORLD_SIZE=str(world), LOCAL_RANK="0", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
     )
-    import verl  # noqa: F401
+    from verl.workers.engine_workers import ActorRolloutRefWorker
 
     from srpo_verl.training.worker import SRPOWorker
 
-    worker = SRPOWorker(config=worker_config(Path(model), overrides), role="actor")
+    worker_class = ActorRolloutRefWorker if plain_verl else SRPOWorker
+    worker = worker_class(config=worker_config(Path(model), overrides), role="actor")
     worker.init_model()
     result = scenario(worker, rank, world, payload)
     if rank == 0:

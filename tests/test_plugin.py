@@ -1,0 +1,77 @@
+"""What verl loads: registered on import, light where it is not needed, honest when it cannot load."""
+
+import subprocess
+import sys
+
+import pytest
+
+
+def python(code: str, **environment: str) -> subprocess.CompletedProcess:
+    import os
+
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **environment}, timeout=200
+    )
+
+
+def test_importing_verl_registers_everything_on_demand():
+    code = (
+        "import sys, verl\n"
+        "assert 'srpo_verl.plugin' in sys.modules\n"
+        "assert 'srpo_verl.training.trainer' not in sys.modules, 'every process would pay for it'\n"
+        "from verl.trainer.ppo.v1 import get_trainer_cls\n"
+        "assert get_trainer_cls('srpo').__name__ == 'SRPOTrainer'\n"
+        "from srpo_verl.plugin import check_registered\n"
+        "check_registered()\n"
+    )
+    result = python(code)
+    assert result.returncode == 0, result.stderr[-2000:]
+
+
+def test_a_switched_off_plugin_is_named():
+    code = (
+        "import verl, sys\n"
+        "import verl.trainer.ppo.core_algos as algos, verl.trainer.ppo.v1.trainer_base as base\n"
+        "from srpo_verl import plugin\n"
+        "algos.ADV_ESTIMATOR_REGISTRY.pop('srpo'); base.TRAINER_REGISTRY.pop('srpo', None)\n"
+        "plugin.check_registered()\n"
+    )
+    result = python(code, VERL_USE_EXTERNAL_PLUGINS="none")
+    assert result.returncode != 0
+    assert "verl does not know SRPO's advantage estimator, trainer" in result.stderr
+
+
+def test_another_verl_is_refused(monkeypatch):
+    import verl
+
+    from srpo_verl import plugin
+
+    monkeypatch.setattr(verl, "__version__", "0.10.0")
+    with pytest.raises(RuntimeError, match=r"written for verl 0\.9\.1, found 0\.10\.0"):
+        plugin.check_registered()
+
+
+def test_an_action_runs_once_after_the_import(tmp_path, monkeypatch):
+    from srpo_verl.plugin import after_import
+
+    (tmp_path / "probe_module.py").write_text("value = 1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    calls = []
+    after_import("probe_module", lambda: calls.append(sys.modules["probe_module"].value))
+    assert calls == []
+    import probe_module  # noqa: F401
+
+    assert calls == [1]
+    after_import("probe_module", lambda: calls.append(2))
+    assert calls == [1, 2]
+
+
+def test_nothing_of_the_cpu_platform_loads_with_a_gpu():
+    code = (
+        "import torch, sys\n"
+        "torch.cuda.is_available = lambda: True\n"
+        "import srpo_verl.plugin\n"
+        "print(sorted(m for m in sys.modules if m.startswith('srpo_verl.cpu')))\n"
+    )
+    result = python(code, VERL_USE_EXTERNAL_PLUGINS="none")
+    assert result.stdout.strip().splitlines()[-1] == "[]", result.stderr[-1000:]
