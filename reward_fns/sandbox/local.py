@@ -167,7 +167,10 @@ class LocalSample:
         self._sandbox = self._tests = None
 
     def limits(self, cpu_seconds: float | None) -> dict[str, Any]:
-        return self._backend.config.limits(cpu_seconds)
+        limits = self._backend.config.limits(cpu_seconds)
+        if not self._backend.launch.own_uid and (not self._backend.launch.namespaces or not counts_per_namespace()):
+            limits["processes"] += tasks_of(os.getuid())  # the kernel counts all of this user's
+        return limits
 
     def _of_answer(self) -> SandboxProcess:
         if self._sandbox is None:
@@ -247,6 +250,24 @@ class LocalCalls:
 
 def _bytes(text: Any) -> bytes:
     return base64.b64decode(text, validate=True) if isinstance(text, str) else b""
+
+
+@functools.cache
+def counts_per_namespace() -> bool:
+    """Whether the kernel counts processes per user namespace (Linux 5.14)."""
+    major, minor = os.uname().release.split(".")[:2]
+    return (int(major), int("".join(filter(str.isdigit, minor)) or 0)) >= (5, 14)
+
+
+def tasks_of(uid: int) -> int:
+    """The number of processes and threads a user has."""
+    count = 0
+    for entry in os.scandir("/proc"):
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                if entry.stat().st_uid == uid:
+                    count += len(os.listdir(f"/proc/{entry.name}/task"))
+    return count
 
 
 @functools.cache

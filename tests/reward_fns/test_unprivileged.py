@@ -1,0 +1,75 @@
+"""The sandbox when the grader is not root: as a plain user with bubblewrap, and with Landlock and seccomp only."""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+PYTHON = "/usr/bin/python3"
+ROOT = Path(__file__).parents[2]
+NOBODY = 65534
+
+SCRIPT = """
+import json, os, sys, time
+sys.path.insert(0, {root!r})
+from reward_fns import compute_score
+secret = os.path.join({home!r}, 'secret')
+open(secret, 'w').write('x'); os.chmod(secret, 0o600)
+settings = {{"isolation": {isolation!r}, "cpu_seconds": 1, "wall_seconds": 3, "python": {python!r}}}
+tests = json.dumps({{"inputs": ["1", "2"], "outputs": ["42", "42"]}})
+programs = {programs!r}
+out = {{}}
+for name, code in programs.items():
+    code = code.replace("SECRET", repr(secret)).replace("GRADER", str(os.getpid()))
+    out[name] = compute_score("code", "```python\\n" + code + "\\n```", tests, sandbox=settings)
+time.sleep(0.5)
+out["left"] = sorted(n for n in os.listdir("/tmp") if n.startswith("srpo_verl_pwned"))
+print("RESULT" + json.dumps(out))
+"""
+
+PROGRAMS = {
+    "honest": "print(42)",
+    "subprocess": "import subprocess\nprint(subprocess.run(['echo', '42'], capture_output=True, text=True).stdout)",
+    "kills the grader": "import os\ntry:\n    os.kill(GRADER, 9)\nexcept OSError as e: print(type(e).__name__)",
+    "kills its parent": "import os\nos.kill(os.getppid(), 9)\nprint(0)",
+    "reads a private file": "print(open(SECRET).read())",
+    "reads the grader's memory": "open('/proc/GRADER/mem', 'rb').read(1)\nprint('read')",
+    "writes outside": "open('/tmp/srpo_verl_pwned', 'w').write('x')\nprint('written')",
+    "opens a socket": "import socket\nsocket.create_connection(('127.0.0.1', 22), timeout=1)\nprint('connected')",
+    "daemon": "import os, time\nif os.fork() == 0:\n    os.setsid()\n    time.sleep(300)\nprint(0)",
+    "fork bomb": "import os\nwhile True:\n    try: os.fork()\n    except OSError: pass",
+    "honest again": "print(42)",
+}
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not os.path.exists(PYTHON), reason="needs root to become another user")
+@pytest.mark.parametrize("isolation", ["namespaces", "plain"])
+def test_as_a_plain_user(isolation, tmp_path_factory):
+    home = Path("/tmp") / f"srpo_verl_test_{os.getpid()}_{isolation}"
+    home.mkdir()
+    os.chown(home, NOBODY, NOBODY)
+    script = SCRIPT.format(root=str(ROOT), home=str(home), isolation=isolation, python=PYTHON, programs=PROGRAMS)
+    try:
+        done = subprocess.run(
+            [PYTHON, "-B", "-c", script], user=NOBODY, group=NOBODY, extra_groups=[], cwd="/", timeout=120,
+            capture_output=True, text=True, env={"PATH": "/usr/bin:/bin", "HOME": str(home)}, check=False,
+        )  # fmt: skip
+    finally:
+        subprocess.run(["rm", "-rf", str(home)], check=True)
+    if isolation == "namespaces" and "bubblewrap does not work here" in done.stderr:
+        if os.environ.get("SRPO_REQUIRE_BWRAP"):
+            pytest.fail(done.stderr)
+        pytest.skip("bubblewrap does not work here for a plain user")
+    assert "RESULT" in done.stdout, done.stderr[-2000:]
+    out = json.loads(done.stdout.split("RESULT")[1])
+    assert out.pop("left") == []
+    for name, result in out.items():
+        expected = 1.0 if name.startswith(("honest", "subprocess")) else 0.0
+        assert (result["score"], result["infra_error"]) == (expected, 0.0), (name, result, done.stderr[-500:])
+        assert "read" not in result["feedback"].split("Output:")[-1].split("Expected")[0] or result["score"]
+    if isolation == "plain":
+        assert "WITHOUT namespaces" in done.stderr
+    user_tasks = subprocess.run(["ps", "-u", str(NOBODY), "-o", "args="], capture_output=True, text=True, check=False)
+    assert "time.sleep(300)" not in user_tasks.stdout
