@@ -62,6 +62,13 @@ def test_ends_are_the_two_kl_divergences(alpha):
     torch.testing.assert_close(value, expected, rtol=0, atol=1e-12)
 
 
+def test_general_alpha_against_the_formula():
+    mixture = (0.7 * STUDENT.exp() + 0.3 * TEACHER.exp()).log()
+    expected = 0.7 * full_kl(STUDENT, mixture) + 0.3 * full_kl(TEACHER, mixture)
+    value = topk_divergence(STUDENT, TEACHER, alpha=0.3, add_tail=False)
+    torch.testing.assert_close(value, expected, rtol=0, atol=1e-12)
+
+
 def test_without_tail_both_sides_are_renormalised():
     expected = full_kl(STUDENT[:2].log_softmax(-1), TEACHER[:2].log_softmax(-1))
     value = topk_divergence(STUDENT[:2], TEACHER[:2], alpha=1.0, add_tail=False)
@@ -264,6 +271,8 @@ def test_without_gradient_no_jacobian_is_made():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.Tensor, "new_empty", spy)
         logit_divergence(logits.detach(), rows, ids, teacher)
+        with torch.no_grad():
+            logit_divergence(logits, rows, ids, teacher)
         assert (4, 11) not in [tuple(s) if not isinstance(s, int) else (s,) for s in sizes]
         logit_divergence(logits, rows, ids, teacher)
         assert (4, 11) in [tuple(s) if not isinstance(s, int) else (s,) for s in sizes]

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from srpo_verl.core import strip_thinking, teacher_messages, teacher_prompt_ids
-from tests.core.tokenizers_for_tests import ALL
+from tests.core.tokenizers_for_tests import ALL, letters
 
 INSTRUCTION = "\n\nCorrectly solve the original question."
 QUESTION = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "What is 2 + 3? {x} {0}"}]
@@ -192,6 +192,14 @@ class TestOrdinaryPrompts:
     def test_exactly_the_limit_still_is_ordinary(self, tokenizer):
         whole = build(tokenizer)
         assert build(tokenizer, max_length=len(whole.input_ids)) == whole
+
+    def test_unknown_characters_are_not_taken_for_markup(self):
+        tokenizer = letters()
+        prompt = build(tokenizer, demonstration="∑ ∫ 5")
+        assert prompt.input_ids == template_ids(tokenizer, teacher_messages(QUESTION, demonstration="∑ ∫ 5"))
+        assert not prompt.spliced
+        assert tokenizer.unk_token_id in prompt.input_ids
+        assert build(tokenizer, demonstration="∑ <|end|>").input_ids.count(tokenizer.eos_token_id) == 2
 
     def test_arguments_of_the_chat_template(self, chatml):
         prompt = build(chatml, chat_template_kwargs={"enable_thinking": False})

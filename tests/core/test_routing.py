@@ -206,6 +206,8 @@ def test_statistics():
     statistics = group_statistics(scores, groups, exclude=exclude)
     assert (statistics.groups, statistics.all_correct, statistics.all_wrong, statistics.mixed) == (4, 0.5, 0.25, 0.25)
     assert group_statistics(scores >= 0.5, groups, exclude=exclude) == statistics
+    solved_by_the_excluded = group_statistics(torch.tensor([1.0, 0.0]), "xx", exclude=torch.tensor([True, False]))
+    assert solved_by_the_excluded.all_wrong == 1.0
     assert group_statistics(torch.empty(0), []) == type(statistics)(0, 0.0, 0.0, 0.0)
 
 

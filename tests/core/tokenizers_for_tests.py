@@ -87,4 +87,13 @@ def metaspace() -> PreTrainedTokenizerFast:
     return result
 
 
+def letters() -> PreTrainedTokenizerFast:
+    """A vocabulary of letters without a fallback: everything else is the unknown token, which is special."""
+    pieces = ["<unk>", "<|end|>", "▁", *"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.:?0123456789\n "]
+    tokenizer = Tokenizer(models.BPE(vocab={piece: i for i, piece in enumerate(pieces)}, merges=[], unk_token="<unk>"))
+    result = PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", eos_token="<|end|>")
+    result.chat_template = "{% for m in messages %}{{ m['content'] }}<|end|>{% endfor %}"
+    return result
+
+
 ALL = {"chatml": chatml, "plain_markers": plain_markers, "metaspace": metaspace}
