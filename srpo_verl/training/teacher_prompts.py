@@ -52,12 +52,13 @@ class TeacherPromptBuilder:
         prompts: dict[int, TeacherPrompt] = {}
         too_long = []
         for row in plan.routed_rows():
-            demonstration = int(plan.routing.demonstration[row])
+            # Feedback stands in where no sibling is correct; it does not come on top of one.
+            sibling = int(plan.routing.demonstration[row])
             prompt = teacher_prompt_ids(
                 self.tokenizer,
                 list(messages[row]),
-                demonstration=texts[demonstration] if demonstration >= 0 else None,
-                feedback=plan.rollouts[row].feedback if self.srpo.teacher.use_feedback else None,
+                demonstration=texts[sibling] if sibling >= 0 else None,
+                feedback=plan.rollouts[row].feedback if sibling < 0 else None,
                 max_length=self.max_length,
                 remove_thinking=self.srpo.teacher.remove_thinking,
                 chat_template_kwargs=dict(self.chat_template_kwargs),

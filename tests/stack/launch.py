@@ -53,8 +53,9 @@ class Run:
         return [json.loads(line) for file in files for line in file.read_text().splitlines()]
 
 
-def write_data(folder: Path, rows: int = 32) -> Path:
-    path = folder / "data.parquet"
+def write_data(folder: Path, rows: int = 32, *, rollouts: Sequence[int] | None = None) -> Path:
+    """A data set of `rows` prompts; `rollouts` gives the number of rollouts of each prompt, in turn."""
+    path = folder / ("data.parquet" if rollouts is None else "unequal.parquet")
     if not path.exists():
         records = [
             {
@@ -63,6 +64,7 @@ def write_data(folder: Path, rows: int = 32) -> Path:
                 "ability": "math",
                 "reward_model": {"style": "rule", "ground_truth": str(2 * n)},
                 "extra_info": {"index": n, "split": "train"},
+                **({} if rollouts is None else {"__rollout_n__": rollouts[n % len(rollouts)]}),
             }
             for n in range(rows)
         ]

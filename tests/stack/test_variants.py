@@ -4,14 +4,16 @@ import math
 
 import pytest
 
-from tests.stack.launch import run
+from tests.stack.launch import run, write_data
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
 
 
 def test_two_ranks_reference_mini_batches_and_resume(stack_model, tmp_path):
-    """Two FSDP2 ranks, a KL reference, two mini-batches, padding rows; then go on from the checkpoint."""
+    """Two FSDP2 ranks, a KL reference, two mini-batches, groups of unequal size, hence padding rows; then resume."""
+    unequal = write_data(stack_model.parent, rollouts=[3, 2])
     overrides = [
+        f"data.train_files={unequal}",
         "trainer.n_gpus_per_node=2",
         "actor_rollout_ref.actor.use_kl_loss=true",
         "actor_rollout_ref.actor.ppo_mini_batch_size=2",
@@ -25,6 +27,8 @@ def test_two_ranks_reference_mini_batches_and_resume(stack_model, tmp_path):
         assert step["srpo/grad_norm/sdpo"] > 0
         assert "actor/kl_loss" in step
         assert step["training/rollout_probs_diff_max"] < 1e-5
+        assert step["srpo/infra_errors"] == 0
+    assert "Upsampled batch from" in first.log
     assert (tmp_path / "first/checkpoints/global_step_2/teacher/model_world_size_2_rank_1.pt").is_file()
 
     resume = ["trainer.resume_mode=resume_path", f"trainer.resume_from_path={tmp_path}/first/checkpoints/global_step_2"]

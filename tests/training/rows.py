@@ -38,9 +38,17 @@ class Batch:
 
 
 def make_batch(
-    *, vocabulary: int, srpo: SRPOConfig, scores: dict[str, tuple[int, ...]] = SCORES, seed: int = 0
+    *,
+    vocabulary: int,
+    srpo: SRPOConfig,
+    scores: dict[str, tuple[int, ...]] = SCORES,
+    seed: int = 0,
+    padding: int = 0,
 ) -> Batch:
-    """Random tokens, random lengths, some masked response tokens, importance weights in [0.5, 2]."""
+    """Random tokens, random lengths, some masked response tokens, importance weights in [0.5, 2].
+
+    `padding` rows at the end are what verl appends to even out a batch: a long prompt of one token and one masked token.
+    """
     rng = torch.Generator().manual_seed(seed)
 
     def tokens(low: int, high: int) -> torch.Tensor:
@@ -55,20 +63,24 @@ def make_batch(
         Rollout(key=key, score=float(score), response_length=response.numel())
         for (key, score), response in zip(keys, responses, strict=True)
     ]
-    plan = build_plan(rollouts, srpo)
     masks = [(torch.rand(r.numel(), generator=rng) > 0.15).long() for r in responses]
+    prompts = [tokens(3, 9) for _ in keys]
+    teacher_prompts = [tokens(4, 20) for _ in keys]
+    importance = [0.5 + 1.5 * torch.rand(r.numel(), generator=rng) for r in responses]
+    for row in range(padding):
+        rollouts.append(Rollout(key=f"pad_{row}_0", score=1.0, response_length=1, padding=True))
+        responses.append(torch.tensor([2]))
+        masks.append(torch.zeros(1, dtype=torch.long))
+        prompts.append(torch.full((127,), 2))
+        teacher_prompts.append(torch.tensor([2]))
+        importance.append(torch.ones(1))
+
+    plan = build_plan(rollouts, srpo)
     scalar = plan.advantages(torch.tensor([r.score for r in rollouts]), normalize_by_std=False)
     if srpo.policy_gradient == "unrouted":
         scalar = torch.where(plan.routed, 0.0, scalar)
-    return Batch(
-        plan=plan,
-        prompts=[tokens(3, 9) for _ in keys],
-        responses=responses,
-        masks=masks,
-        teacher_prompts=[tokens(4, 20) for _ in keys],
-        importance=[0.5 + 1.5 * torch.rand(r.numel(), generator=rng) for r in responses],
-        advantages=[value * mask for value, mask in zip(scalar, masks, strict=True)],
-    )
+    advantages = [value * mask for value, mask in zip(scalar, masks, strict=True)]
+    return Batch(plan, prompts, responses, masks, teacher_prompts, importance, advantages)
 
 
 def base_fields(batch: Batch, rows: list[int]) -> dict[str, torch.Tensor]:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
-from srpo_verl.config import SRPOConfig
+from srpo_verl.config import SRPOConfig, TeacherConfig
 from srpo_verl.training.routing_plan import Rollout, build_plan
 from srpo_verl.training.teacher_prompts import TeacherPromptBuilder, dump_teacher_prompts, max_teacher_prompt_length
 from tests.compose import compose
@@ -65,9 +65,28 @@ def test_a_long_demonstration_is_shortened_and_counted(tokenizer):
     assert text.startswith("<|im_start|>user\n2?\nCorrect solution:\n\n")
 
 
+def test_feedback_stands_in_for_a_missing_sibling_and_does_not_join_one(tokenizer):
+    srpo = SRPOConfig(teacher=TeacherConfig(use_feedback=True))
+    rows = [
+        Rollout("x_0_0", 0.0, 5, reward_info={"feedback": "Wrong sign."}),
+        Rollout("x_1_0", 1.0, 5),
+        Rollout("y_0_0", 0.0, 5, reward_info={"feedback": "Off by one."}),
+        Rollout("y_1_0", 0.0, 5),
+    ]
+    messages = {row: [{"role": "user", "content": "2?"}] for row in (0, 2)}
+    build = TeacherPromptBuilder(tokenizer=tokenizer, srpo=srpo, max_length=400, chat_template_kwargs={}).build
+    _, prompts, _ = build(build_plan(rows, srpo), messages, {1: tokenizer.encode("4")})
+    texts = {row: tokenizer.decode(prompt.input_ids) for row, prompt in prompts.items()}
+    assert "Correct solution" in texts[0]
+    assert "Wrong sign." not in texts[0]
+    assert "Off by one." in texts[2]
+    assert "Correct solution" not in texts[2]
+    assert set(texts) == {0, 2}
+
+
 def test_limit_of_the_paper():
     """2048 + 8192 + 512 tokens of teacher prompt, and 8192 of response, are the paper's 18944."""
     config = compose("srpo")
     assert max_teacher_prompt_length(config, SRPO) + 8192 == 18944
     assert max_teacher_prompt_length(compose("srpo", ["actor_rollout_ref.rollout.max_model_len=null"]), SRPO) == 10752
-    assert max_teacher_prompt_length(config, SRPOConfig(teacher=SRPO.teacher.__class__(max_prompt_length=99))) == 99
+    assert max_teacher_prompt_length(config, SRPOConfig(teacher=TeacherConfig(max_prompt_length=99))) == 99

@@ -83,6 +83,17 @@ def test_a_rank_and_a_micro_batch_without_routed_rows(model, one_rank, naive):
     assert largest_difference(two["cuts"]["cut"]["gradient"], one_rank["cuts"]["whole"]["gradient"]) < 1e-5
 
 
+def test_padding_rows_change_nothing(model, one_rank):
+    """Two rows that verl would append, in micro-batches of their own and among others."""
+    payload = {"cuts": {"two": {"micro_batch_size_per_gpu": 2}, "dynamic": {"use_dynamic_bsz": True}}}
+    for cut in payload["cuts"].values():
+        cut["max_token_len_per_gpu"] = 160
+    padded = run_ranks(scenarios.fields_and_gradients, 1, model, {**payload, "batch": {"padding": 2}})
+    for result in padded["cuts"].values():
+        assert result["loss"] == pytest.approx(one_rank["cuts"]["whole"]["loss"], abs=1e-6)
+        assert largest_difference(result["gradient"], one_rank["cuts"]["whole"]["gradient"]) < 1e-5
+
+
 @pytest.mark.parametrize(
     ("overrides", "options"),
     [
