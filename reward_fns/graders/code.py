@@ -224,3 +224,30 @@ def _same_token(expected: str, got: str) -> bool:
     if len(expected) > 400 or len(got) > 400 or not _DECIMAL.fullmatch(expected) or not _DECIMAL.fullmatch(got):
         return False
     return same_value(float(expected), float(got))
+
+
+#: Columns that may hold a reference solution.
+REFERENCES = ("reference", "reference_solution", "canonical_solution", "solution", "code")
+
+
+def render_gold(ground_truth: Any, extra_info: dict[str, Any]) -> str | None:
+    """A completion with the row's reference solution, None when it has none (used to check data).
+
+    A HumanEval solution is the body alone; the prompt of its tests comes before it.
+    """
+    read_tests(ground_truth)
+    data = ground_truth
+    if isinstance(data, str) and data.strip().startswith("{"):
+        data = json.loads(data)
+    places = [extra_info, data if isinstance(data, dict) else {}]
+    found = next((str(place[key]) for place in places for key in REFERENCES if place.get(key)), None)
+    if found is None:
+        return None
+    if (
+        isinstance(data, dict)
+        and data.get("prompt")
+        and "entry_point" in data
+        and f"def {data['entry_point']}" not in found
+    ):
+        found = str(data["prompt"]) + found
+    return f"```python\n{found}\n```"

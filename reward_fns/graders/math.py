@@ -25,7 +25,7 @@ _MAX_NESTING = 40
 def grade(solution: str, ground_truth: Any, extra_info: dict[str, Any], options: Options) -> dict[str, Any]:
     """Grade one completion against the gold answer ``ground_truth``."""
     gold = gold_answer(ground_truth)
-    loose = extra_info.get("answer_style", extra_info.get("data_source")) in LAST_INTEGER
+    loose = _is_loose(extra_info)
     found = last_integer(solution) if loose else extract(solution)
     if not found.text:
         feedback = "No final answer found: give exactly one, as \\boxed{answer}."
@@ -62,6 +62,11 @@ def judge(gold: str, pred: str, deadline: float) -> str:
     verdict = quick(gold, pred)
     if verdict is not None:
         return "same" if verdict else "different"
+    return compare_in_worker(gold, pred, deadline)
+
+
+def compare_in_worker(gold: str, pred: str, deadline: float) -> str:
+    """:func:`reward_fns.mathlayer.compare.compare` in a worker; ``same``, ``different`` or ``timed out``."""
     from reward_fns.workers import Died, Failed, TimedOut
     from reward_fns.workers.pool import shared_pool
 
@@ -101,3 +106,21 @@ def _nesting(text: str) -> int:
         depth += (char in "([{") - (char in ")]}")
         deepest = max(deepest, depth)
     return deepest
+
+
+def render_gold(ground_truth: Any, extra_info: dict[str, Any]) -> str:
+    """A completion that gives the gold answer (used to check data)."""
+    return f"{gold_answer(ground_truth)}" if _is_loose(extra_info) else f"\\boxed{{{gold_answer(ground_truth)}}}"
+
+
+def _is_loose(extra_info: dict[str, Any]) -> bool:
+    return extra_info.get("answer_style", extra_info.get("data_source")) in LAST_INTEGER
+
+
+def gold_problem(ground_truth: Any, deadline: float) -> str:
+    """Why a gold answer cannot be compared with anything but its own spelling ("" when it can)."""
+    gold = gold_answer(ground_truth)
+    if read_number(gold) is not None or read_words(tidy(gold)):
+        return ""
+    verdict = compare_in_worker(gold, gold, deadline)
+    return "" if verdict == "same" else f"compared with itself, {gold[:100]!r} is: {verdict}"

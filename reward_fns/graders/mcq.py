@@ -77,3 +77,8 @@ def _paper(solution: str, key: str) -> dict[str, Any]:
     pred = solution.rsplit("<answer>", 1)[-1].split("</answer>", 1)[0].strip() if tagged else solution.strip()
     right = pred == key
     return {"score": right, "acc": right, "format_ok": tagged, "pred": pred}
+
+
+def render_gold(ground_truth: Any, extra_info: dict[str, Any]) -> str:
+    """A completion that gives the key (used to check data)."""
+    return f"<answer>\n{ground_truth}\n</answer>"

@@ -134,3 +134,9 @@ def _paper(solution: str, gold: list[Call]) -> dict[str, Any]:
     gold_merged = {key: value for call in gold for key, value in call.arguments.items()}
     right = names == gold_names and merged == gold_merged
     return {"score": right, "acc": right, "format_ok": bool(names), "pred": json.dumps(merged, ensure_ascii=False)}
+
+
+def render_gold(ground_truth: Any, extra_info: dict[str, Any]) -> str:
+    """A completion that makes the gold calls (used to check data)."""
+    calls = gold_calls(ground_truth)
+    return "\n".join(f"Action: {call.name}\nAction Input: {json.dumps(call.arguments)}" for call in calls)

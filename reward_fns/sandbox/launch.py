@@ -76,11 +76,17 @@ def _others_can_run(path: Path) -> bool:
 
 
 @functools.cache
+def runner_text() -> str:
+    """The source of the runner."""
+    return (_HERE / "runner.py").read_text(encoding="utf-8")
+
+
+@functools.cache
 def runner_source(
     base: str, scope: str, confined: bool, extra_paths: tuple[str, ...], readable: tuple[str, ...]
 ) -> str:
     """The program text given to the interpreter inside."""
-    parts = [(_HERE / "runner.py").read_text(encoding="utf-8")]
+    parts = [runner_text()]
     confine = "None"
     if confined:
         parts.append((_HERE / "confine.py").read_text(encoding="utf-8"))

@@ -42,6 +42,7 @@ class LocalBackend:
         self._uids = Leases("uids", UIDS) if self.launch.own_uid else None
         self._ready: queue.Queue[SandboxProcess | Exception] = queue.Queue()
         self._tasks: queue.Queue[SandboxProcess | None] = queue.Queue()
+        self._closing, self._owner = False, os.getpid()
         self._thread = threading.Thread(target=self._work, name="sandbox-pool", daemon=True)
         self._thread.start()
         for _ in range(min(4, self._slots.size)):
@@ -88,31 +89,35 @@ class LocalBackend:
         self._tasks.put(sandbox)
 
     def close(self) -> None:
-        """Destroy the waiting sandboxes."""
+        """Destroy all sandboxes, before the process ends."""
+        if os.getpid() == self._owner:
+            self._closing = True
+            self._tasks.put(None)
+            self._thread.join(60)
+
+    def _work(self) -> None:
+        """Start (``None``) and destroy sandboxes; this thread lives as long as the process."""
+        while not self._closing:
+            self._step(self._tasks.get())
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._step(self._tasks.get_nowait())
         with contextlib.suppress(queue.Empty):
             while True:
                 item = self._ready.get_nowait()
                 if isinstance(item, SandboxProcess):
                     item.destroy()
-        with contextlib.suppress(queue.Empty):
-            while True:
-                task = self._tasks.get_nowait()
-                if task is not None:
-                    task.destroy()
 
-    def _work(self) -> None:
-        """Start (``None``) and destroy sandboxes; this thread lives as long as the process."""
-        while True:
-            task = self._tasks.get()
-            try:
-                if task is None:
-                    self._ready.put(self._start())
-                else:
-                    task.destroy()
-            except Exception as error:  # noqa: BLE001 - handed to whoever waits for a sandbox
-                logger.error("sandbox pool: %s", error)
-                if task is None:
-                    self._ready.put(error)
+    def _step(self, task: SandboxProcess | None) -> None:
+        try:
+            if task is not None:
+                task.destroy()
+            elif not self._closing:
+                self._ready.put(self._start())
+        except Exception as error:  # noqa: BLE001 - handed to whoever waits for a sandbox
+            logger.error("sandbox pool: %s", error)
+            if task is None:
+                self._ready.put(error)
 
     def _start(self) -> SandboxProcess:
         lease: Lease | None = self._uids.acquire(30) if self._uids else None

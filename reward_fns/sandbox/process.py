@@ -40,6 +40,8 @@ class SandboxProcess:
         self._inner: int | None = None  # a pidfd of the namespace's first process
         self._info = -1
         self._buffer = bytearray()
+        # Without namespaces and without a user id of its own, only the runner itself can find what it has started.
+        self._sweep_seconds = 3 if launch.namespaces else 25
         self._max_frame = 4 * config.output_bytes + (1 << 20)
         user: dict[str, Any] = {"user": self._uid, "group": self._uid, "extra_groups": []} if lease else {}
         if launch.namespaces:
@@ -146,7 +148,7 @@ class SandboxProcess:
             os.close(self._info)
             self._info = -1
         try:
-            self.process.wait(0 if self._uid is not None and not self._launch.namespaces else 3)
+            self.process.wait(0 if self._uid is not None and not self._launch.namespaces else self._sweep_seconds)
         except subprocess.TimeoutExpired:
             self.process.kill()
         if self._uid is not None and not self._launch.namespaces:

@@ -12,6 +12,7 @@ import atexit
 import base64
 import bisect
 import collections
+import contextlib
 import functools
 import gc
 import heapq
@@ -316,24 +317,52 @@ def memory_file(data):
     return fd
 
 
-def sweep(scope):
-    """Kill and reap every other process of this sandbox. ``all``: whatever this user may signal (it is alone there)."""
-    end = time.monotonic() + 5
-    while time.monotonic() < end:
+def descendants():
+    """All processes below this one; it is a subreaper, so that orphans are among them."""
+    found, queue = [], [os.getpid()]
+    while queue:
+        pid = queue.pop()
         try:
-            if scope == "all":
-                os.kill(-1, signal.SIGKILL)
-            else:
-                with open(f"/proc/self/task/{os.getpid()}/children") as handle:
-                    for pid in handle.read().split():
-                        os.kill(int(pid), signal.SIGKILL)
-        except ProcessLookupError:
-            pass
+            for thread in os.listdir(f"/proc/{pid}/task"):
+                with open(f"/proc/{pid}/task/{thread}/children") as handle:
+                    children = [int(word) for word in handle.read().split()]
+                queue += children
+                found += children
+        except OSError:
+            continue  # it has just ended
+    return found
+
+
+def send_to(pids, number):
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+
+def sweep(scope):
+    """Kill and reap every other process of this sandbox.
+
+    ``all``: whatever this user may signal, atomically (it is alone with its user id or its namespace). ``children``:
+    our descendants, stopped first, so that a fork bomb cannot outrun the killing.
+    """
+    end = time.monotonic() + 20
+    stopped = set()
+    while time.monotonic() < end:
+        if scope == "all":
+            send_to([-1], signal.SIGKILL)
+        else:
+            fresh = set(descendants()) - stopped
+            while fresh and time.monotonic() < end:
+                send_to(fresh, signal.SIGSTOP)
+                stopped |= fresh
+                fresh = set(descendants()) - stopped
+            send_to(descendants(), signal.SIGKILL)
+            stopped.clear()
         try:
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass
         except ChildProcessError:
-            return  # the kill is atomic, and orphans come to us or to the namespace's first process
+            return  # orphans come to us or to the namespace's first process
         time.sleep(0.001)
 
 

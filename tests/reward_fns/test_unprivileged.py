@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ import json, os, sys, time
 sys.path.insert(0, {root!r})
 from reward_fns import compute_score
 secret = os.path.join({home!r}, 'secret')
-open(secret, 'w').write('x'); os.chmod(secret, 0o600)
+open(secret, 'w').write('LE' + 'AK'); os.chmod(secret, 0o600)
 settings = {{"isolation": {isolation!r}, "cpu_seconds": 1, "wall_seconds": 3, "python": {python!r}}}
 tests = json.dumps({{"inputs": ["1", "2"], "outputs": ["42", "42"]}})
 programs = {programs!r}
@@ -35,9 +36,9 @@ PROGRAMS = {
     "kills the grader": "import os\ntry:\n    os.kill(GRADER, 9)\nexcept OSError as e: print(type(e).__name__)",
     "kills its parent": "import os\nos.kill(os.getppid(), 9)\nprint(0)",
     "reads a private file": "print(open(SECRET).read())",
-    "reads the grader's memory": "open('/proc/GRADER/mem', 'rb').read(1)\nprint('read')",
-    "writes outside": "open('/tmp/srpo_verl_pwned', 'w').write('x')\nprint('written')",
-    "opens a socket": "import socket\nsocket.create_connection(('127.0.0.1', 22), timeout=1)\nprint('connected')",
+    "reads the grader's memory": "open('/proc/GRADER/mem', 'rb').read(1)\nprint('LE' + 'AK')",
+    "writes outside": "open('/tmp/srpo_verl_pwned', 'w').write('x')\nprint(0)",
+    "opens a socket": "import socket\nsocket.create_connection(('127.0.0.1', 22), timeout=1)\nprint('LE' + 'AK')",
     "daemon": "import os, time\nif os.fork() == 0:\n    os.setsid()\n    time.sleep(300)\nprint(0)",
     "fork bomb": "import os\nwhile True:\n    try: os.fork()\n    except OSError: pass",
     "honest again": "print(42)",
@@ -46,7 +47,7 @@ PROGRAMS = {
 
 @pytest.mark.skipif(os.geteuid() != 0 or not os.path.exists(PYTHON), reason="needs root to become another user")
 @pytest.mark.parametrize("isolation", ["namespaces", "plain"])
-def test_as_a_plain_user(isolation, tmp_path_factory):
+def test_as_a_plain_user(isolation):
     home = Path("/tmp") / f"srpo_verl_test_{os.getpid()}_{isolation}"
     home.mkdir()
     os.chown(home, NOBODY, NOBODY)
@@ -68,8 +69,24 @@ def test_as_a_plain_user(isolation, tmp_path_factory):
     for name, result in out.items():
         expected = 1.0 if name.startswith(("honest", "subprocess")) else 0.0
         assert (result["score"], result["infra_error"]) == (expected, 0.0), (name, result, done.stderr[-500:])
-        assert "read" not in result["feedback"].split("Output:")[-1].split("Expected")[0] or result["score"]
+        assert "LEAK" not in result["feedback"], name
     if isolation == "plain":
         assert "WITHOUT namespaces" in done.stderr
-    user_tasks = subprocess.run(["ps", "-u", str(NOBODY), "-o", "args="], capture_output=True, text=True, check=False)
-    assert "time.sleep(300)" not in user_tasks.stdout
+    end = time.monotonic() + 10
+    while (left := _runners_of(NOBODY)) and time.monotonic() < end:
+        time.sleep(0.1)
+    assert left == []
+    assert not [p for p in Path("/tmp").glob("srpo_verl_run_*") if p.stat().st_uid == NOBODY]
+
+
+def _runners_of(uid):
+    """Processes of a user that came from a sandbox."""
+    found = []
+    for entry in os.listdir("/proc"):
+        try:
+            command = Path("/proc", entry, "cmdline").read_bytes() if entry.isdigit() else b""
+            if b"runs inside the sandbox" in command and Path("/proc", entry).stat().st_uid == uid:
+                found.append(int(entry))
+        except OSError:
+            continue
+    return found

@@ -1,0 +1,190 @@
+"""Graders of other people's packages: installed by pip, found by entry point, killed at their deadline."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+import reward_fns
+from reward_fns import compute_score, registry
+from reward_fns.workers import Died, Failed, TimedOut, WorkerPool
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "custom_reward"
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    """The example package installed into a directory of its own."""
+    target, build = tmp_path_factory.mktemp("site"), tmp_path_factory.mktemp("build")
+    subprocess.run(["cp", "-r", f"{EXAMPLE}/.", str(build)], check=True)  # pip builds in the source tree
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
+    done = subprocess.run([*command, "--target", str(target), str(build)], capture_output=True, text=True, check=False)
+    if done.returncode and "setuptools" in done.stderr and "No module named" in done.stderr:
+        pytest.skip("pip or setuptools is not installed in this environment")
+    assert done.returncode == 0, done.stderr
+    return target
+
+
+def grade_in_a_new_process(installed, *calls, cwd="/"):
+    code = (
+        "import json, sys, reward_fns\n"
+        "print(json.dumps([reward_fns.compute_score(*c['args'], **c.get('kwargs', {})) for c in json.load(sys.stdin)]))"
+    )
+    root = str(Path(reward_fns.__file__).parents[1])
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(installed), root])}
+    done = subprocess.run(
+        [sys.executable, "-c", code], input=json.dumps(calls), text=True, capture_output=True, env=environment, cwd=cwd,
+        timeout=120, check=True,
+    )  # fmt: skip
+    return json.loads(done.stdout)
+
+
+def test_an_installed_package_is_found_in_any_process(installed):
+    right, wrong, near, other = grade_in_a_new_process(
+        installed,
+        {"args": ["word_count", "one two three", "3"]},
+        {"args": ["word_count", "one two", "3"]},
+        {"args": ["word_count", "one two", "3"], "kwargs": {"tolerance": 1}},
+        {"args": ["gsm8k", "#### 3", "3"]},
+    )
+    assert (right["score"], right["word_distance"], right["feedback"]) == (1.0, 0.0, "")
+    assert (wrong["score"], wrong["word_distance"]) == (0.0, 1.0)
+    assert "3 were asked for" in wrong["feedback"]
+    assert near["score"] == 1.0
+    assert list(other) == list(right)  # verl needs the same keys for every sample
+
+
+def test_its_deadline_holds(installed):
+    fast, slow = grade_in_a_new_process(
+        installed, {"args": ["slow_word_count", "a b", "2"]}, {"args": ["slow_word_count", "slow b", "2"]}
+    )
+    assert (fast["score"], fast["timed_out"], fast["infra_error"]) == (1.0, 0.0, 0.0)
+    assert (slow["score"], slow["timed_out"], slow["infra_error"]) == (0.0, 1.0, 0.0)
+    assert slow["grade_seconds"] < 15
+
+
+def test_without_the_package_the_source_is_unknown():
+    with pytest.raises(reward_fns.UnknownDataSource, match="word_count"):
+        compute_score("word_count", "one", "1")
+
+
+def test_a_broken_package_is_named_and_does_not_stop_the_others(monkeypatch, caplog):
+    class Broken:
+        name, value = "broken", "no_such_module"
+
+        def load(self):
+            raise ImportError("no_such_module")
+
+    monkeypatch.setattr(registry, "entry_points", lambda group: [Broken()])
+    monkeypatch.setattr(registry, "_broken", {})
+    registry.load_entry_points(force=True)
+    assert "no_such_module" in caplog.text
+    assert compute_score("gsm8k", "#### 3", "3")["score"] == 1.0
+    with pytest.raises(reward_fns.UnknownDataSource, match=r"failed to load.*no_such_module"):
+        registry.find("surely_unknown")
+
+
+def test_a_deadline_needs_an_importable_function():
+    with pytest.raises(ValueError, match="top level"):
+        reward_fns.register("deadline_test", deadline=1)(lambda *_: 1)
+
+
+@pytest.fixture
+def pool():
+    pool = WorkerPool(size=2)
+    yield pool
+    pool.close()
+
+
+@pytest.mark.parametrize(
+    ("target", "args", "error"),
+    [
+        ("time:sleep", [100], TimedOut),
+        ("operator:pow", [99999, 9999999], TimedOut),
+        ("os:_exit", [0], Died),
+        ("os:abort", [], Died),
+        ("operator:add", [1, "x"], Failed),
+        ("no.such.module:f", [], Failed),
+        ("operator:nothing", [], Failed),
+    ],
+)
+def test_a_worker_that_fails_is_replaced(pool, target, args, error):
+    start = time.monotonic()
+    with pytest.raises(error):
+        pool.call(target, args, deadline=0.3)
+    assert time.monotonic() - start < 20
+    assert pool.call("operator:add", [1, 2], deadline=5) == 3
+
+
+def test_workers_from_many_threads_with_some_stuck(pool):
+    answers = []
+
+    def work(number):
+        if number % 10 == 0:
+            with pytest.raises(TimedOut):
+                pool.call("operator:pow", [99999, 9999999], deadline=0.2)
+            answers.append(number)
+        else:
+            answers.append(pool.call("operator:add", [number, 0], deadline=5))
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(40)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert sorted(answers) == list(range(40))
+
+
+def test_a_killed_fork_server_is_replaced(pool):
+    assert pool.call("operator:add", [1, 2], deadline=5) == 3
+    pool._server.kill()
+    pool._server.wait()
+    with pytest.raises((Died, TimedOut)):
+        pool.call("os:_exit", [0], deadline=1)
+    assert pool.call("operator:add", [1, 2], deadline=5) == 3
+
+
+def test_workers_end_with_their_owner():
+    code = (
+        "from reward_fns.workers import WorkerPool; import os\n"
+        "p = WorkerPool(size=1); print(p.call('os:getpid', [], deadline=5), p._server.pid, flush=True); os._exit(1)"
+    )
+    root = str(Path(reward_fns.__file__).parents[1])
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": root},
+        check=False,
+    )
+    pids = [int(pid) for pid in done.stdout.split()]
+    assert len(pids) == 2
+    end = time.monotonic() + 10
+    while any(_alive(pid) for pid in pids) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not any(_alive(pid) for pid in pids)
+
+
+def _alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().split(")")[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_step_metrics():
+    from reward_fns.metrics import LATENCY, summarize
+
+    rows = [compute_score("gsm8k", f"#### {i}", "3") for i in range(10)]
+    rows[0] = {**rows[0], "timed_out": 1.0, "grade_seconds": 9.0}
+    metrics = summarize(rows)
+    assert metrics["reward/timed_out"] == pytest.approx(0.1)
+    assert metrics["reward/latency_p99"] == 9.0
+    assert metrics["reward/latency_p50"] < 1.0
+    assert metrics["reward/infra_error"] == 0.0
+    assert LATENCY.snapshot()["reward/gsm8k/latency_p99"] > 0.0
