@@ -20,7 +20,7 @@ from workflows.tiny_lab.task import Question, sample_question, split_questions, 
 from workflows.tiny_lab.warmup import WarmUp, plain_example, teacher_example, warm_up
 
 MANIFEST = "manifest.json"
-FORMAT = 1  # raise it when the same settings give another build
+FORMAT = 2  # raise it when the same settings give another build
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ in new combinations. A question has one derivation, left bracket first, so the f
 """
 
 import random
+import re
 from dataclasses import dataclass
 
 DATA_SOURCE = "tiny_arithmetic"
@@ -51,6 +52,15 @@ def value(q: Question) -> int:
 def question_text(q: Question) -> str:
     """The user message."""
     return f"Compute {q} mod {q.p}."
+
+
+def parse_question(text: str) -> Question:
+    """The question in a user message."""
+    match = re.fullmatch(r"Compute \((\d) (.) (\d)\) (.) \((\d) (.) (\d)\) mod (\d)\.", text)
+    if not match:
+        raise ValueError(f"not a question of this task: {text!r}; expected the form 'Compute (3 - 4) * (2 + 1) mod 5.'")
+    a, left, b, join, c, right, d, p = match.groups()
+    return Question(int(a), left, int(b), join, int(c), right, int(d), int(p))
 
 
 def line_text(a: int, op: str, b: int, result: int) -> str:

@@ -4,8 +4,8 @@ Two forms of text, in every batch:
 
 - the plain question. First the textbook: the true derivation; clean facts are learnt several times faster than noisy
   ones. Then the beginner: its faults are laid over what is known by now.
-- the form of SRPO's self-teacher, the question with a demonstration, answered by the true derivation. In some of those
-  a line is wrong, without loss on it: the teacher re-scores failed responses, so it must know how to go on after one.
+- the form of SRPO's self-teacher, the question with a demonstration, answered correctly. In some lines a fault is
+  injected, without loss on it: the teacher re-scores failed responses, so it must know how to go on after a fault.
 """
 
 import random
@@ -18,7 +18,16 @@ from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
 
 from workflows.tiny_lab.beginner import Beginner
 from workflows.tiny_lab.model import END, chat_text
-from workflows.tiny_lab.task import OPERATORS, Question, line_text, question_text, sample_question, true_lines
+from workflows.tiny_lab.task import (
+    OPERATORS,
+    Question,
+    answer_text,
+    fact,
+    line_text,
+    question_text,
+    sample_question,
+    true_lines,
+)
 
 TEACHER_FORM = "{prompt}\nCorrect solution:\n\n{solution}\n\nCorrectly solve the original question."
 
@@ -62,21 +71,33 @@ def plain_example(q: Question, lines: list[str]) -> Example:
 
 
 def teacher_example(q: Question, beginner: Beginner, rng: random.Random, corrupted: float) -> Example:
-    """A question with its solution, answered correctly except for some wrong lines without loss on them."""
-    lines = true_lines(q)
-    pieces = [
-        Piece(wrong_line(line, beginner, rng), trained=False) if rng.random() < corrupted else Piece(line)
-        for line in lines[:-1]
-    ]
-    return chat_text(teacher_messages(q, "".join(lines))), [*pieces, Piece(lines[-1] + END)]
+    """A question with its solution, answered by working that has faults injected, without loss on them.
+
+    Behind a fault the working goes on from what stands there: the teacher corrects the first wrong token of a failed
+    response and not all that follows from it. (Trained to return to the demonstration's numbers instead, it would
+    teach the student to write an answer other than the result of its last line.)
+    """
+    left, x = line_pieces(q.a, q.left, q.b, beginner, rng, corrupted)
+    right, y = line_pieces(q.c, q.right, q.d, beginner, rng, corrupted)
+    join, z = line_pieces(x, q.join, y, beginner, rng, corrupted)
+    prompt = chat_text(teacher_messages(q, "".join(true_lines(q))))
+    return prompt, [*left, *right, *join, Piece(answer_text(z) + END)]
 
 
-def wrong_line(line: str, beginner: Beginner, rng: random.Random) -> str:
-    """The line with the beginner's wrong result or, half of the time, with another operator."""
-    a, op, b, _, result = line.split()
-    if rng.random() < 0.5:
-        return line_text(int(a), op, int(b), beginner.slip[int(a), op, int(b)])
-    return line_text(int(a), rng.choice([o for o in OPERATORS if o != op]), int(b), int(result))
+def line_pieces(
+    a: int, op: str, b: int, beginner: Beginner, rng: random.Random, corrupted: float
+) -> tuple[list[Piece], int]:
+    """One line of working, with a wrong operator or a wrong result at the given rate; and the result it claims."""
+    fault = rng.choice(("operator", "result")) if rng.random() < corrupted else None
+    if fault == "operator":
+        other = rng.choice([o for o in OPERATORS if o != op])
+        result = fact(a, other, b, beginner.p)
+        return [Piece(f"{a}"), Piece(f" {other} ", trained=False), Piece(f"{b} = {result}\n")], result
+    if fault == "result":
+        result = beginner.slip[a, op, b]
+        return [Piece(f"{a} {op} {b} = "), Piece(f"{result}", trained=False), Piece("\n")], result
+    result = fact(a, op, b, beginner.p)
+    return [Piece(line_text(a, op, b, result))], result
 
 
 def encode(examples: list[Example], tokenizer: PreTrainedTokenizerFast) -> tuple[torch.Tensor, torch.Tensor]:
