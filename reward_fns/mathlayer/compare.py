@@ -47,9 +47,9 @@ def same(gold: Shape, pred: Shape) -> bool:
     if gold.kind == "words" or pred.kind == "words":
         letter = len(gold.text) == 1  # a choice, with or without its brackets
         return (gold.kind == pred.kind or letter) and gold.text == pred.text
-    numbers = read_number(gold.text), read_number(pred.text)
-    if numbers[0] is not None and numbers[1] is not None:
-        return same_number(*numbers)
+    gold_number, pred_number = read_number(gold.text), read_number(pred.text)
+    if gold_number is not None and pred_number is not None:
+        return same_number(gold_number, pred_number)
     if gold.kind == "relation" or pred.kind == "relation":
         return _same_relation(gold, pred)
     if gold.kind in ("list", "set") or pred.kind in ("list", "set"):

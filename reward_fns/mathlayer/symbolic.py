@@ -167,7 +167,7 @@ def _close(left: Any, right: Any, places: int) -> bool:
 
 def same_up_to_factor(gold: list[str], pred: list[str]) -> int:
     """For statements ``a ? b`` and ``c ? d``: the sign of ``(a-b)/(c-d)`` if that is constant, else 0."""
-    sides = [parse(text) for text in (*gold, *pred)]
+    sides: list[Any] = [parse(text) for text in (*gold, *pred)]
     if any(side is None for side in sides):
         return 0
     left, right = sides[0] - sides[1], sides[2] - sides[3]

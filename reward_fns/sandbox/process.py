@@ -43,6 +43,7 @@ class SandboxProcess:
         # Without namespaces and without a user id of its own, only the runner itself can find what it has started.
         self._sweep_seconds = 3 if launch.namespaces else 25
         self._max_frame = 4 * config.output_bytes + (1 << 20)
+        pass_fds: tuple[int, ...]
         user: dict[str, Any] = {"user": self._uid, "group": self._uid, "extra_groups": []} if lease else {}
         if launch.namespaces:
             self._info, info_w = os.pipe()

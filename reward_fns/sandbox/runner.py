@@ -87,7 +87,7 @@ def encode(value, depth=0):
     if isinstance(value, dict):
         return {"d": [[encode(k, depth + 1), encode(v, depth + 1)] for k, v in dict.items(value)]}
     if isinstance(value, (set, frozenset)):
-        return {"s": [encode(item, depth + 1) for item in value]}
+        return {"z" if isinstance(value, frozenset) else "s": [encode(item, depth + 1) for item in value]}
     if isinstance(value, (bytes, bytearray)):
         return {"b": bytes(value).hex()}
     if isinstance(value, complex):
@@ -129,6 +129,8 @@ def decode(value):
         return {decode(k): decode(v) for k, v in inner}
     if tag == "s":
         return {decode(item) for item in inner}
+    if tag == "z":
+        return frozenset(decode(item) for item in inner)
     if tag == "b":
         return bytes.fromhex(inner)
     if tag == "c":
@@ -280,11 +282,10 @@ def child(command, fds, confine):
         else:
             run_tests(command, 3, 4)
     except SystemExit as error:
-        code = error.code
-        if code is None or isinstance(code, int):
-            code = (code or 0) & 0xFF
+        if error.code is None or isinstance(error.code, int):
+            code = (error.code or 0) & 0xFF
         else:
-            print(code, file=sys.stderr)
+            print(error.code, file=sys.stderr)
             code = 1
     except BaseException as error:  # noqa: BLE001 - what the interpreter would do: print it and exit with 1
         trace = error.__traceback__
@@ -298,7 +299,7 @@ def child(command, fds, confine):
 def leave(code):
     """End as the interpreter would (threads joined, exit functions run, output flushed), without its slow teardown."""
     try:
-        threading._shutdown()
+        threading._shutdown()  # type: ignore[attr-defined]
         atexit._run_exitfuncs()
         sys.stdout.flush()
         sys.stderr.flush()
@@ -346,7 +347,7 @@ def sweep(scope):
     our descendants, stopped first, so that a fork bomb cannot outrun the killing.
     """
     end = time.monotonic() + 20
-    stopped = set()
+    stopped: typing.Set[int] = set()  # noqa: UP006 - before Python 3.9
     while time.monotonic() < end:
         if scope == "all":
             send_to([-1], signal.SIGKILL)

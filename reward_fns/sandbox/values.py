@@ -1,8 +1,9 @@
 """The owner's reading of values that a program returned: exact types, and nothing executed.
 
-A reply is tagged JSON: ``null``, booleans, strings, small integers and lists as themselves; ``{"i": hex}`` big integer,
-``{"f": text}`` float, ``{"t": [...]}`` tuple, ``{"d": [[key, value], ...]}`` dict, ``{"s": [...]}`` set, ``{"b": hex}``
-bytes, ``{"c": [re, im]}`` complex, ``{"o": text}`` anything else, which equals nothing.
+A reply is tagged JSON. ``null``, booleans, strings, small integers and lists stand for themselves; then there are
+``{"i": hex}`` big integer, ``{"f": text}`` float, ``{"t": [...]}`` tuple, ``{"d": [[key, value], ...]}`` dict,
+``{"s": [...]}`` set, ``{"z": [...]}`` frozenset, ``{"b": hex}`` bytes, ``{"c": [re, im]}`` complex, and ``{"o": text}``
+for anything else, which equals nothing.
 """
 
 from __future__ import annotations
@@ -70,6 +71,8 @@ def _decode_tag(tag: str, inner: Any) -> Any:
         return {decode(key): decode(item) for key, item in _list(inner)}
     if tag == "s":
         return {decode(item) for item in _list(inner)}
+    if tag == "z":
+        return frozenset(decode(item) for item in _list(inner))
     if tag == "b":
         return bytes.fromhex(inner)
     if tag == "c":
@@ -106,7 +109,7 @@ def encode(value: Any) -> Any:
     if isinstance(value, dict):
         return {"d": [[encode(key), encode(item)] for key, item in value.items()]}
     if isinstance(value, set | frozenset):
-        return {"s": [encode(item) for item in value]}
+        return {"z" if isinstance(value, frozenset) else "s": [encode(item) for item in value]}
     if isinstance(value, bytes):
         return {"b": value.hex()}
     raise TypeError(f"a test input of type {type(value).__name__} cannot be passed")

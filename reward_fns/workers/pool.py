@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import deque
 from typing import Any
 
 from reward_fns.result import GraderUnavailable
@@ -45,9 +46,9 @@ class WorkerPool:
         self.size = size or default_size()
         self._preload, self._memory_mb = preload, memory_mb
         self._lock = threading.Lock()
-        self._idle: queue.LifoQueue[socket.socket | None] = queue.LifoQueue()
-        for _ in range(self.size):
-            self._idle.put(None)
+        self._idle: list[socket.socket | None] = [None] * self.size  # None: to be spawned
+        self._waiting: deque[queue.SimpleQueue[socket.socket | None]] = deque()
+        self._turn = threading.Lock()
         self._server: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
         self._ids: dict[socket.socket, int] = {}
@@ -59,7 +60,7 @@ class WorkerPool:
         request: dict[str, Any] = {"target": target, "args": args, "kwargs": kwargs or {}, "deadline": deadline}
         request["wall"] = deadline * WALL_FACTOR
         line = json.dumps(request).encode() + b"\n"
-        worker = self._idle.get()
+        worker = self._acquire()
         try:
             for _attempt in (1, 2):
                 worker = worker or self._spawn()
@@ -71,7 +72,7 @@ class WorkerPool:
                 if number in (signal.SIGPROF, signal.SIGALRM, signal.SIGKILL, signal.SIGXCPU):
                     raise TimedOut(f"no answer within {deadline:g} s of CPU time")
         finally:
-            self._idle.put(worker)
+            self._release(worker)
         if answer is None:
             raise Died("the worker process died twice on this answer")
         reply = json.loads(answer)
@@ -80,6 +81,22 @@ class WorkerPool:
         if "error" in reply:
             raise Failed(reply["error"])
         return reply["value"]
+
+    def _acquire(self) -> socket.socket | None:
+        """An idle worker, in the order of asking (a plain queue lets a busy thread overtake a waiting one)."""
+        with self._turn:
+            if self._idle:
+                return self._idle.pop()
+            place: queue.SimpleQueue[socket.socket | None] = queue.SimpleQueue()
+            self._waiting.append(place)
+        return place.get()
+
+    def _release(self, worker: socket.socket | None) -> None:
+        with self._turn:
+            if self._waiting:
+                self._waiting.popleft().put(worker)
+            else:
+                self._idle.append(worker)
 
     def close(self) -> None:
         """End all processes."""

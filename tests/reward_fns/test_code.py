@@ -173,6 +173,14 @@ def test_solution_class_and_values(isolation):
         assert compute_score("code", block(bad), tests, sandbox=isolation)["score"] == 0.0, wrong
 
 
+def test_every_plain_type_travels_both_ways(isolation):
+    value = "[None, True, 2**80, -1.5, float('inf'), 's\\ud800', b'b', (1,), {1: 'a', (2,): {3}}, {frozenset({4})}, 1j]"
+    tests = {"test_list": [f"v = {value}\nassert f(v) == v"], "entry_point": "f"}
+    assert compute_score("mbpp", block("def f(x): return x"), tests, sandbox=isolation)["score"] == 1.0
+    same = f"def f(x):\n    assert x == {value}\n    return {value}"
+    assert compute_score("mbpp", block(same), tests, sandbox=isolation)["score"] == 1.0
+
+
 def test_a_test_that_looks_at_changed_arguments(isolation):
     tests = {"test_list": ["x = [2, 1]\nassert f(x) is None\nassert x == [1, 2]"]}
     assert compute_score("mbpp", block("def f(x): x.sort()"), tests, sandbox=isolation)["score"] == 1.0
