@@ -41,8 +41,14 @@ class Preflight(Callback):
 
 def check(config: DictConfig) -> tuple[list[str], list[str]]:
     """Problems and warnings, each a sentence. Raises what the plugin raised if it cannot be imported."""
+    loaded_by_verl = "srpo_verl.plugin" in sys.modules
     from srpo_verl.plugin import check_registered
 
+    if not loaded_by_verl:
+        return [
+            "verl did not load the plugin srpo (entry-point group verl.plugins), so neither will its workers: unset "
+            "VERL_USE_EXTERNAL_PLUGINS or add srpo to it, and install the package in this Python"
+        ], []
     try:
         srpo = settings(config.srpo)
     except ValueError as error:
