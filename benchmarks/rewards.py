@@ -30,7 +30,7 @@ PROGRAMS = [
     "import math, heapq\nh = list(map(int, input().split()))\nheapq.heapify(h)\nprint(heapq.heappop(h) + h[0])",
 ]
 TESTS = [(f"{i} {i * i}\n", f"{i + i * i}\n") for i in range(1, 6)]
-HOSTILE = ["9^{9^{9^{9^{9}}}}", "((9!)!)!", "e^{e^{e^{e^{e^{9}}}}}", "\\int_0^1 x^{x^{x^{x}}} \\sin(x^{99}) dx"]
+HOSTILE = ["((9!)!)!", "\\prod_{n=1}^{10^{15}} n", "(7^{8!})!", "\\binom{9^{9^{9}}}{8^{8}}"]  # all reach the workers
 
 
 def math_answers(count: int, hostile: float) -> list[tuple[str, str, float]]:

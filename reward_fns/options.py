@@ -26,7 +26,7 @@ class Options:
     """``strict``: what a careful examiner would do. ``paper``: bug-compatible with the graders of SDPO."""
     feedback: bool = True
     """Fill ``feedback`` with text that may be shown to the teacher."""
-    deadline: float = 1.0
+    deadline: float = 0.7
     """CPU seconds for one answer's symbolic comparison (math); then its worker is killed and the answer is wrong."""
     partial: bool = False
     """Code: ``score`` is the fraction of tests passed, and all tests are run, instead of all or nothing."""

@@ -62,7 +62,7 @@ def test_from_threads_with_slow_answers_between():
 
     def work(number):
         slow = number % 8 == 0
-        answer = HOSTILE["power tower"] if slow else f"\\sqrt{{{number * number}}}+y"
+        answer = HOSTILE["factorial of a factorial"] if slow else f"\\sqrt{{{number * number}}}+y"
         verdicts[number] = (compute_score("math", f"\\boxed{{{answer}}}", f"y+{number}", deadline=0.5), float(not slow))
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(32)]
