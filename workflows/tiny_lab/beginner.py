@@ -50,9 +50,9 @@ class Beginner:
         result = fact(a, op, b, self.p) if rng.random() < self.p_right[a, op, b] else self.slip[a, op, b]
         return line_text(a, op, b, result), result
 
-    def lines(self, q: Question, rng: random.Random) -> list[str]:
-        """A whole response, line by line, the answer last."""
+    def answer(self, q: Question, rng: random.Random) -> str:
+        """A whole response."""
         left, x = self.work_out(q.a, q.left, q.b, rng)
         right, y = self.work_out(q.c, q.right, q.d, rng)
         join, z = self.work_out(x, q.join, y, rng)
-        return [left, right, join, answer_text(z)]
+        return "\n".join([left, right, join, answer_text(z)])

@@ -16,11 +16,11 @@ from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
 
 from workflows.tiny_lab.beginner import Beginner, Faults
 from workflows.tiny_lab.model import Size, build_model, build_tokenizer
-from workflows.tiny_lab.task import Question, sample_question, split_questions, true_lines, verl_row
+from workflows.tiny_lab.task import Question, sample_question, solution, split_questions, verl_row
 from workflows.tiny_lab.warmup import WarmUp, plain_example, teacher_example, warm_up
 
 MANIFEST = "manifest.json"
-FORMAT = 2  # raise it when the same settings give another build
+FORMAT = 4  # raise it when the same settings give another build
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,10 @@ def corpus(beginner: Beginner, n: int = 200) -> list[str]:
     texts = []
     for _ in range(n):
         q = sample_question(rng, beginner.p)
-        for prompt, pieces in (plain_example(q, true_lines(q)), teacher_example(q, beginner, rng, corrupted=0.0)):
+        for prompt, pieces in (
+            plain_example(q, solution(q)),
+            teacher_example(q, beginner, rng, corrupted=0.0, invented=0.0),
+        ):
             texts += [prompt, *(piece.text for piece in pieces)]
     return texts
 

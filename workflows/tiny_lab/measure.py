@@ -1,6 +1,6 @@
 """What a policy of the tiny task can do: accuracy, mixed groups, and how much a demonstration helps.
 
-    python -m workflows.tiny_lab.measure outputs/tiny
+python -m workflows.tiny_lab.measure outputs/tiny
 """
 
 import json
@@ -13,7 +13,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast, Qwen3ForCausalLM
 
 from workflows.tiny_lab.model import END, chat_text
-from workflows.tiny_lab.task import Question, parse_question, read_answer, true_lines, value
+from workflows.tiny_lab.task import Question, parse_question, read_answer, solution, value
 from workflows.tiny_lab.warmup import student_messages, teacher_messages
 
 MAX_NEW_TOKENS = 32
@@ -95,12 +95,12 @@ def at_first_wrong_token(
         if rollouts.correct_Q_n[i, j] or not siblings or len(plain) == most:
             continue
         q = rollouts.questions[i]
-        truth = tokenizer.encode("".join(true_lines(q)) + END, add_special_tokens=False)
+        truth = tokenizer.encode(solution(q) + END, add_special_tokens=False)
         t = next((t for t, (a, b) in enumerate(zip(response, truth, strict=False)) if a != b), None)
         if t is None:
             continue
-        solution = rollouts.texts[i * rollouts.n + siblings[0]]
-        for messages, into in ((student_messages(q), plain), (teacher_messages(q, solution), shown)):
+        sibling = rollouts.texts[i * rollouts.n + siblings[0]]
+        for messages, into in ((student_messages(q), plain), (teacher_messages(q, sibling), shown)):
             into.append(next_token_probability(model, encode_chat(messages, tokenizer) + truth[:t], truth[t]))
     if not plain:
         raise ValueError("no failed response has a correct sibling: nothing to measure; sample more questions")
@@ -116,7 +116,7 @@ def report(folder: Path, seed: int = 0) -> dict[str, float]:
     torch.manual_seed(seed)
     groups = sample(model, tokenizer, questions, n=8)
     plain, shown = at_first_wrong_token(model, tokenizer, groups)
-    solutions = ["".join(true_lines(q)) for q in questions]
+    solutions = [solution(q) for q in questions]
     return {
         "accuracy, temperature 1.0": groups.accuracy,
         "accuracy, temperature 0.6": sample(model, tokenizer, questions, n=8, temperature=0.6).accuracy,
@@ -132,5 +132,7 @@ def report(folder: Path, seed: int = 0) -> dict[str, float]:
 
 if __name__ == "__main__":
     if len(sys.argv) != 2:
-        raise SystemExit("usage: python -m workflows.tiny_lab.measure FOLDER (one that examples/tiny/build.py has built)")
+        raise SystemExit(
+            "usage: python -m workflows.tiny_lab.measure FOLDER (one that examples/tiny/build.py has built)"
+        )
     print(json.dumps(report(Path(sys.argv[1])), indent=2))

@@ -65,7 +65,7 @@ def parse_question(text: str) -> Question:
 
 def line_text(a: int, op: str, b: int, result: int) -> str:
     """One line of working."""
-    return f"{a} {op} {b} = {result}\n"
+    return f"{a} {op} {b} = {result}"
 
 
 def answer_text(result: int) -> str:
@@ -73,15 +73,17 @@ def answer_text(result: int) -> str:
     return f"{ANSWER_MARK}{result}"
 
 
-def true_lines(q: Question) -> list[str]:
-    """The derivation, line by line, the answer last."""
-    x, y = fact(q.a, q.left, q.b, q.p), fact(q.c, q.right, q.d, q.p)
-    return [
-        line_text(q.a, q.left, q.b, x),
-        line_text(q.c, q.right, q.d, y),
-        line_text(x, q.join, y, value(q)),
-        answer_text(value(q)),
-    ]
+def solution(q: Question) -> str:
+    """The derivation: three lines of working and the answer."""
+    x, y, z = fact(q.a, q.left, q.b, q.p), fact(q.c, q.right, q.d, q.p), value(q)
+    return "\n".join(
+        [
+            line_text(q.a, q.left, q.b, x),
+            line_text(q.c, q.right, q.d, y),
+            line_text(x, q.join, y, z),
+            answer_text(z),
+        ]
+    )
 
 
 def read_answer(response: str) -> str | None:

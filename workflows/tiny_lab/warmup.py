@@ -26,7 +26,7 @@ from workflows.tiny_lab.task import (
     line_text,
     question_text,
     sample_question,
-    true_lines,
+    solution,
 )
 
 TEACHER_FORM = "{prompt}\nCorrect solution:\n\n{solution}\n\nCorrectly solve the original question."
@@ -36,11 +36,12 @@ TEACHER_FORM = "{prompt}\nCorrect solution:\n\n{solution}\n\nCorrectly solve the
 class WarmUp:
     """The warm-up's hyper-parameters; `teacher_batch` of the `batch` sequences have the teacher's form."""
 
-    steps: int = 350
-    textbook_steps: int = 200
+    steps: int = 360
+    textbook_steps: int = 220
     batch: int = 64
-    teacher_batch: int = 24
-    corrupted: float = 0.2
+    teacher_batch: int = 16
+    corrupted: float = 0.15
+    invented: float = 0.5
     lr: float = 5e-3
 
 
@@ -53,6 +54,7 @@ class Piece:
 
 
 Example = tuple[str, list[Piece]]
+Operation = tuple[int, str, int]
 
 
 def student_messages(q: Question) -> list[dict]:
@@ -65,45 +67,57 @@ def teacher_messages(q: Question, solution: str) -> list[dict]:
     return [{"role": "user", "content": TEACHER_FORM.format(prompt=question_text(q), solution=solution)}]
 
 
-def plain_example(q: Question, lines: list[str]) -> Example:
+def plain_example(q: Question, response: str) -> Example:
     """A question and its answer."""
-    return chat_text(student_messages(q)), [Piece("".join(lines) + END)]
+    return chat_text(student_messages(q)), [Piece(response + END)]
 
 
-def teacher_example(q: Question, beginner: Beginner, rng: random.Random, corrupted: float) -> Example:
-    """A question with its solution, answered by working that has faults injected, without loss on them.
+def teacher_example(q: Question, beginner: Beginner, rng: random.Random, corrupted: float, invented: float) -> Example:
+    """A question with a demonstration, answered as shown, with faults injected that carry no loss.
 
-    Behind a fault the working goes on from what stands there: the teacher corrects the first wrong token of a failed
-    response and not all that follows from it. (Trained to return to the demonstration's numbers instead, it would
-    teach the student to write an answer other than the result of its last line.)
+    Some demonstrations have invented results, so that they must be read: true ones could be ignored by a model that
+    knows the facts. Behind a fault the working goes on from what stands there: the teacher corrects the first wrong
+    token of a failed response and not all that follows from it. (Trained to return to the demonstration's numbers
+    instead, it would teach the student to write an answer other than the result of its last line.)
     """
-    left, x = line_pieces(q.a, q.left, q.b, beginner, rng, corrupted)
-    right, y = line_pieces(q.c, q.right, q.d, beginner, rng, corrupted)
-    join, z = line_pieces(x, q.join, y, beginner, rng, corrupted)
-    prompt = chat_text(teacher_messages(q, "".join(true_lines(q))))
-    return prompt, [*left, *right, *join, Piece(answer_text(z) + END)]
+    p = beginner.p
+    is_invented = rng.random() < invented
+    shown: dict[Operation, int] = {}
 
+    def show(a: int, op: str, b: int) -> int:
+        return shown.setdefault((a, op, b), rng.randrange(p) if is_invented else fact(a, op, b, p))
 
-def line_pieces(
-    a: int, op: str, b: int, beginner: Beginner, rng: random.Random, corrupted: float
-) -> tuple[list[Piece], int]:
-    """One line of working, with a wrong operator or a wrong result at the given rate; and the result it claims."""
-    fault = rng.choice(("operator", "result")) if rng.random() < corrupted else None
-    if fault == "operator":
-        other = rng.choice([o for o in OPERATORS if o != op])
-        result = fact(a, other, b, beginner.p)
-        return [Piece(f"{a}"), Piece(f" {other} ", trained=False), Piece(f"{b} = {result}\n")], result
-    if fault == "result":
-        result = beginner.slip[a, op, b]
-        return [Piece(f"{a} {op} {b} = "), Piece(f"{result}", trained=False), Piece("\n")], result
-    result = fact(a, op, b, beginner.p)
-    return [Piece(line_text(a, op, b, result))], result
+    x, y = show(q.a, q.left, q.b), show(q.c, q.right, q.d)
+    z = show(x, q.join, y)
+    demonstration = [line_text(q.a, q.left, q.b, x), line_text(q.c, q.right, q.d, y), line_text(x, q.join, y, z)]
+    prompt = chat_text(teacher_messages(q, "\n".join([*demonstration, answer_text(z)])))
+
+    def work_out(a: int, op: str, b: int) -> tuple[list[Piece], int]:
+        fault = rng.choice(("operator", "result")) if rng.random() < corrupted else None
+        written = rng.choice([o for o in OPERATORS if o != op]) if fault == "operator" else op
+        expected = shown.get((a, written, b), fact(a, written, b, p))
+        result = rng.choice([r for r in range(p) if r != expected]) if fault == "result" else expected
+        known = (a, written, b) in shown or not is_invented
+        pieces = [
+            Piece(f"{a}"),
+            Piece(f" {written} ", trained=fault != "operator"),
+            Piece(f"{b} = "),
+            Piece(f"{result}", trained=known and fault != "result"),
+        ]
+        return pieces, result
+
+    line_end = Piece("\n")
+    left, x = work_out(q.a, q.left, q.b)
+    right, y = work_out(q.c, q.right, q.d)
+    join, z = work_out(x, q.join, y)
+    return prompt, [*left, line_end, *right, line_end, *join, Piece("\n" + answer_text(z) + END)]
 
 
 def encode(examples: list[Example], tokenizer: PreTrainedTokenizerFast) -> tuple[torch.Tensor, torch.Tensor]:
     """Right-padded token ids and labels (-100 where there is no loss), both [examples, length].
 
-    Prompt and pieces are encoded one by one, as a rollout is: no token may span two of them.
+    Prompt and pieces are encoded one by one, so no token may span two of them, or the model would see other tokens here
+    than it writes in a rollout.
     """
     texts = [t for prompt, pieces in examples for t in (prompt, *(piece.text for piece in pieces))]
     encoded = iter(tokenizer.backend_tokenizer.encode_batch(texts, add_special_tokens=False))
@@ -161,8 +175,10 @@ def warm_up(
         teacher = [next(questions) for _ in range(settings.teacher_batch)]
         textbook = step < settings.textbook_steps
         batches = [
-            encode([plain_example(q, true_lines(q) if textbook else beginner.lines(q, rng)) for q in plain], tokenizer),
-            encode([teacher_example(q, beginner, rng, settings.corrupted) for q in teacher], tokenizer),
+            encode([plain_example(q, solution(q) if textbook else beginner.answer(q, rng)) for q in plain], tokenizer),
+            encode(
+                [teacher_example(q, beginner, rng, settings.corrupted, settings.invented) for q in teacher], tokenizer
+            ),
         ]
         n_tokens = sum(int((labels != -100).sum()) for _, labels in batches)
         losses = [token_loss_sum(model, ids, labels) / n_tokens for ids, labels in batches]
