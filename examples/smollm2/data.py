@@ -80,7 +80,9 @@ def main() -> None:
     science.add_argument("--from", dest="source", type=Path, required=True, help="JSON lines")
     science.add_argument("--out", type=Path, required=True, help="parquet file to write")
     science.add_argument("--rows", type=int, help="keep so many of the shortest questions")
-    science.add_argument("--keep-instruction", action="store_true", help="leave system prompt and instruction as they are")
+    science.add_argument(
+        "--keep-instruction", action="store_true", help="leave system prompt and instruction as they are"
+    )
     sums = commands.add_parser("arithmetic", help="one-digit sums and differences")
     sums.add_argument("--out", type=Path, required=True, help="folder for train.parquet and test.parquet")
     sums.add_argument("--rows", type=int, default=256)

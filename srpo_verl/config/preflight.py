@@ -141,7 +141,15 @@ def _model(config: DictConfig, srpo: SRPOConfig) -> Iterator[str]:
     if path.startswith((".", "/")) and not os.path.isdir(path):
         yield f"actor_rollout_ref.model.path={path}: there is no such folder"
         return
-    vocabulary = _model_config(path).get("vocab_size")
+    described = _model_config(path)
+    vocabulary, hidden = described.get("vocab_size"), described.get("hidden_size")
+    bucket = config.actor_rollout_ref.rollout.checkpoint_engine.update_weights_bucket_megabytes
+    if config.trainer.device == "cpu" and vocabulary and hidden and vocabulary * hidden * 4 > bucket << 20:
+        yield (
+            f"the embedding of {vocabulary} x {hidden} float32 numbers does not fit into a weight bucket of {bucket} MB: "
+            "set actor_rollout_ref.rollout.checkpoint_engine.update_weights_bucket_megabytes="
+            f"{-(-vocabulary * hidden * 4 >> 20)}"
+        )
     if srpo.logit_loss and vocabulary is not None and srpo.topk > vocabulary:
         yield f"srpo.topk={srpo.topk} is more than the model's vocabulary of {vocabulary} tokens; lower it"
 

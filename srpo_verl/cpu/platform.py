@@ -160,3 +160,5 @@ def _single_gloo_backend() -> None:
 
 _name_vllm_distribution()
 _single_gloo_backend()
+# Ray starts one idle worker per declared CPU, and the config declares more of them than there are.
+os.environ.setdefault("RAY_prestart_worker_first_driver", "0")

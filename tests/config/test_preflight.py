@@ -61,6 +61,7 @@ def test_a_good_config_passes(good):
         ("actor_rollout_ref__actor__pad_to_length", "true", "pad_to_length"),
         ("actor_rollout_ref__model__lora_rank", 8, "LoRA"),
         ("algorithm__rollout_correction__bypass_mode", "true", "bypass_mode"),
+        ("actor_rollout_ref__rollout__checkpoint_engine__update_weights_bucket_megabytes", 0, "_megabytes=1"),
         ("algorithm__adv_estimator", "gae", "set it to srpo"),
         ("trainer__v1__trainer_mode", "sync", "trainer_mode must be srpo"),
         ("distillation__enabled", "true", "verl's own distillation"),
