@@ -3,9 +3,9 @@
     python examples/smollm2/data.py sciknoweval --from chemistry/train.json --out runs/smollm2/train.parquet --rows 64
     python examples/smollm2/data.py arithmetic --out runs/smollm2 --rows 256
 
-A SciKnowEval file has one JSON object per line, with `system`, `prompt` and `answer` (a letter). The instruction of the
-rows asks for reasoning and `<answer>` tags, which a model of this size ignores; it is replaced by "the letter only", see
-`letter_reward.py`. `--keep-instruction` leaves the rows as published.
+A SciKnowEval file has one JSON object per line, with `system`, `prompt` and `answer` (a letter). The instruction of
+the rows asks for reasoning and `<answer>` tags, which a model of this size ignores; it is replaced by "the letter
+only", see `letter_reward.py`. `--keep-instruction` leaves the rows as published.
 """
 
 from __future__ import annotations
@@ -80,9 +80,7 @@ def main() -> None:
     science.add_argument("--from", dest="source", type=Path, required=True, help="JSON lines")
     science.add_argument("--out", type=Path, required=True, help="parquet file to write")
     science.add_argument("--rows", type=int, help="keep so many of the shortest questions")
-    science.add_argument(
-        "--keep-instruction", action="store_true", help="leave system prompt and instruction as they are"
-    )
+    science.add_argument("--keep-instruction", action="store_true", help="leave the rows as published")
     sums = commands.add_parser("arithmetic", help="one-digit sums and differences")
     sums.add_argument("--out", type=Path, required=True, help="folder for train.parquet and test.parquet")
     sums.add_argument("--rows", type=int, default=256)

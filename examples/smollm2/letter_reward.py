@@ -1,8 +1,8 @@
 """A verdict for a model that is too small to keep to an answer format: the first option letter of the reply.
 
-SmolLM2-135M never writes the `<answer>` tags that SciKnowEval asks for, so the grader of `reward_fns` scores all of its
-replies 0 and nothing can be learnt. This one reads the first capital letter A-D that stands alone ("A: 18", "D", "option
-B"). It is for showing the machinery on real rows, not for comparing numbers.
+SmolLM2-135M never writes the `<answer>` tags that SciKnowEval asks for, so the grader of `reward_fns` scores all of
+its replies 0 and nothing can be learnt. This one reads the first capital letter A-D that stands alone ("A: 18", "D",
+"option B"). It is for showing the machinery on real rows, not for comparing numbers.
 """
 
 from __future__ import annotations

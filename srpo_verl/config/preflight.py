@@ -146,7 +146,7 @@ def _model(config: DictConfig, srpo: SRPOConfig) -> Iterator[str]:
     bucket = config.actor_rollout_ref.rollout.checkpoint_engine.update_weights_bucket_megabytes
     if config.trainer.device == "cpu" and vocabulary and hidden and vocabulary * hidden * 4 > bucket << 20:
         yield (
-            f"the embedding of {vocabulary} x {hidden} float32 numbers does not fit into a weight bucket of {bucket} MB: "
+            f"an embedding of {vocabulary} x {hidden} float32 numbers does not fit into a bucket of {bucket} MB: "
             "set actor_rollout_ref.rollout.checkpoint_engine.update_weights_bucket_megabytes="
             f"{-(-vocabulary * hidden * 4 >> 20)}"
         )

@@ -1,0 +1,128 @@
+"""The SmolLM2 example: data, verdict, and the conversion where the package can be had."""
+
+import json
+import os
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from examples.smollm2 import data, letter_reward, prepare
+
+TEST_DATA = os.environ.get("SRPO_TEST_DATA")
+
+
+def write(path: Path, *items) -> Path:
+    path.write_text("\n".join(json.dumps(item) for item in items))
+    return path
+
+
+def test_rows_have_verls_columns_and_no_reasoning_instruction(tmp_path):
+    item = {"system": "S", "prompt": "Which?\nA: 1\nB: 2\nPlease reason step by step.", "answer": "B", "idx": 3}
+    (row,) = data.sciknoweval_rows(write(tmp_path / "train.json", item), limit=None)
+    assert row["prompt"] == [
+        {"role": "user", "content": "Which?\nA: 1\nB: 2\n\nReply with the letter of the correct option only."}
+    ]
+    assert row["reward_model"]["ground_truth"] == "B"
+    assert row["extra_info"] == {"split": "train", "index": 0}
+    (published,) = data.sciknoweval_rows(tmp_path / "train.json", limit=None, keep_instruction=True)
+    assert [message["content"] for message in published["prompt"]] == ["S", item["prompt"]]
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ('{"system": "S", "prompt": "P"}', "line 1: lacks the text"),
+        ('{"system": "S", "prompt": "P", "answer": 3}', "answer"),
+        ("[1]", "lacks the text"),
+        ("not json", "line 1: not a JSON object"),
+    ],
+)
+def test_a_bad_line_is_named(tmp_path, content, says):
+    (tmp_path / "bad.json").write_text(content)
+    with pytest.raises(SystemExit, match=says):
+        data.sciknoweval_rows(tmp_path / "bad.json", limit=None)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(SystemExit, match="there is no such file"):
+        data.sciknoweval_rows(tmp_path / "nothing.json", limit=None)
+
+
+@pytest.mark.skipif(TEST_DATA is None, reason="SRPO_TEST_DATA is not set")
+def test_published_chemistry_rows(tmp_path):
+    path = Path(TEST_DATA or "") / "sciknoweval" / "chemistry" / "train.json"
+    rows = data.sciknoweval_rows(path, limit=None)
+    assert len(rows) == 1890
+    assert {row["reward_model"]["ground_truth"] for row in rows} == set("ABCD")
+    pd.DataFrame(rows[:5]).to_parquet(tmp_path / "rows.parquet")
+    assert len(pd.read_parquet(tmp_path / "rows.parquet")) == 5
+
+
+def test_arithmetic_rows_are_right_and_reproducible():
+    rows = data.arithmetic_rows(50, split="train", seed=1)
+    assert rows == data.arithmetic_rows(50, split="train", seed=1)
+    assert rows != data.arithmetic_rows(50, split="test", seed=1)
+    for row in rows:
+        _, _, a, sign, b = row["prompt"][0]["content"].split("?")[0].split()
+        expected = int(a) + int(b) if sign == "+" else int(a) - int(b)
+        assert row["reward_model"]["ground_truth"] == str(expected)
+
+
+@pytest.mark.parametrize(
+    ("reply", "letter"),
+    [
+        ("D", "D"),
+        ("A: 18", "A"),
+        ("The correct option is C.", "C"),
+        ("A chemist says B", "A"),
+        ("18", None),
+        ("IUPAC", None),
+    ],
+)
+def test_first_letter(reply, letter):
+    for key in "ABCD":
+        result = letter_reward.compute_score("sciknoweval", reply, key)
+        assert result["acc"] == float(letter == key)
+        assert result["format_ok"] == float(letter is not None)
+
+
+def test_another_file_is_refused(tmp_path):
+    (tmp_path / "x.gguf").write_bytes(b"GGUF")
+    with pytest.raises(SystemExit, match="expected b179c952"):
+        prepare.convert(tmp_path / "x.gguf", tmp_path / "out")
+    with pytest.raises(SystemExit, match="there is no such file"):
+        prepare.convert(tmp_path / "y.gguf", tmp_path / "out")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_converted_model_equals_transformers_own_reading(tmp_path):
+    """Every weight bit for bit, the same token ids, and a model that adds two digits."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    try:
+        source = prepare.fetch(tmp_path)
+    except SystemExit as error:
+        pytest.skip(str(error))
+    prepare.convert(source, tmp_path / "model")
+    ours = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
+    theirs = AutoModelForCausalLM.from_pretrained(tmp_path, gguf_file=source.name, dtype=torch.float32)
+    state, expected = ours.state_dict(), theirs.state_dict()
+    assert state.keys() == expected.keys()
+    assert all(torch.equal(state[name], expected[name]) for name in expected)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")
+    reference = AutoTokenizer.from_pretrained(tmp_path, gguf_file=source.name)
+    text = "What is 1234+57? Zürich, 2-methyl {x}\n\n<|im_end|>"
+    assert tokenizer.encode(text) == reference.encode(text)
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+    assert tokenizer.pad_token_id != tokenizer.eos_token_id == 2
+    prompt = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "What is 3+4? Reply with the number only."}],
+        add_generation_prompt=True,
+        return_tensors="pt",
+        return_dict=False,
+    )
+    reply = ours.generate(prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=8, do_sample=False)
+    assert "7" in tokenizer.decode(reply[0, prompt.shape[1] :])
