@@ -47,7 +47,7 @@ def make_batch(
 ) -> Batch:
     """Random tokens, random lengths, some masked response tokens, importance weights in [0.5, 2].
 
-    `padding` rows at the end are what verl appends to even out a batch: a long prompt of one token and one masked token.
+    `padding` rows at the end are what verl appends to even out a batch: a long prompt and one masked response token.
     """
     rng = torch.Generator().manual_seed(seed)
 

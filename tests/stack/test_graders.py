@@ -1,0 +1,52 @@
+"""SRPO with the four graders of `reward_fns`, end to end: a model that knows nothing is taught from their feedback."""
+
+import json
+
+import pandas as pd
+import pytest
+
+from tests.stack.launch import run
+
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
+
+# One row per grader: data_source, ground truth, and words of the feedback on a reply that says nothing.
+ROWS = {
+    "gsm8k": ("4", "answer"),
+    "sciknoweval": ("A", "<answer>X</answer>"),
+    "tooluse": (json.dumps([{"Action": "getFacts", "Action_Input": "{}"}]), "Action Input"),
+    "mbpp": (json.dumps({"test_list": ["assert double(2) == 4"]}), "No program found"),
+}
+
+
+def test_feedback_of_every_grader_reaches_a_teacher_prompt(stack_model, tmp_path):
+    rows = [
+        {
+            "data_source": source,
+            "prompt": [{"role": "user", "content": f"A question of {source}."}],
+            "ability": "any",
+            "reward_model": {"style": "rule", "ground_truth": ROWS[source][0]},
+            "extra_info": {"index": index, "split": "train"},
+        }
+        for index, source in enumerate(list(ROWS) * 2)
+    ]
+    pd.DataFrame(rows).to_parquet(tmp_path / "rows.parquet")
+    overrides = [
+        f"data.train_files={tmp_path}/rows.parquet",
+        f"data.val_files={tmp_path}/rows.parquet",
+        "data.shuffle=false",
+        "srpo.teacher.use_feedback=true",
+        "reward.custom_reward_function.path=pkg://reward_fns",
+    ]
+    result = run(tmp_path / "run", stack_model, steps=2, overrides=overrides)
+    assert result.returncode == 0, result.log[-4000:]
+    assert len(result.steps) == 2
+    for step in result.steps:
+        assert step["srpo/infra_errors"] == 0
+        assert step["srpo/routed_share"] > 0
+    for source, (_, words) in ROWS.items():
+        prompts = [line for line in result.teacher_prompts if f"A question of {source}." in line["teacher_prompt"]]
+        assert prompts, source
+        for line in prompts:
+            assert line["provider"] == "feedback"
+            assert "feedback from your unsuccessful earlier attempt" in line["teacher_prompt"]
+            assert words in line["teacher_prompt"]
