@@ -1,6 +1,6 @@
 """What a policy of the tiny task can do: accuracy, mixed groups, and how much a demonstration helps.
 
-python -m workflows.tiny_lab.measure outputs/tiny
+python -m workflows.tiny_lab.measure runs/tiny
 """
 
 import json
