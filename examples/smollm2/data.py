@@ -52,11 +52,14 @@ def _sciknoweval_row(item: dict[str, str], path: Path, index: int, keep_instruct
 
 def arithmetic_rows(count: int, *, split: str, seed: int) -> list[dict[str, Any]]:
     """One-digit sums and differences; the grader reads the last integer of the reply."""
+    # 200 questions exist; a fixed quarter of them is held out, so that no test question is trained on.
+    questions = [(a, sign, b) for a in range(10) for sign in "+-" for b in range(10)]
+    random.Random(0).shuffle(questions)
+    questions = questions[:50] if split == "test" else questions[50:]
     rng = random.Random(f"{seed} {split}")
     rows = []
     for index in range(count):
-        a, b = rng.randrange(10), rng.randrange(10)
-        sign = rng.choice("+-")
+        a, sign, b = rng.choice(questions)
         question = f"What is {a} {sign} {b}? Reply with the number only."
         answer = a + b if sign == "+" else a - b
         rows.append(_row("smollm2_arithmetic", [{"role": "user", "content": question}], str(answer), split, index))
