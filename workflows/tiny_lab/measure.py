@@ -88,7 +88,8 @@ def at_first_wrong_token(
     model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, rollouts: Rollouts, most: int = 200
 ) -> tuple[float, float]:
     """Mean P(right token) at the first wrong token of failed responses: (question only, question + correct sibling)."""
-    plain, shown = [], []
+    plain: list[float] = []
+    shown: list[float] = []
     for k, response in enumerate(rollouts.response_ids):
         i, j = divmod(k, rollouts.n)
         siblings = rollouts.correct_Q_n[i].nonzero().flatten().tolist()
