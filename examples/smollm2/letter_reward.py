@@ -10,7 +10,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
-_LETTER = re.compile(r"(?<![A-Za-z'])([A-D])(?![A-Za-z'])")
+# Between spaces, quotes or punctuation; the C of a formula such as `(=O)C1` is no answer.
+_LETTER = re.compile(r"""(?<![^\s"'*(])([A-D])(?=[\s"'*).,:;]|$)""")
 
 
 def compute_score(

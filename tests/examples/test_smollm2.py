@@ -80,6 +80,7 @@ def test_arithmetic_rows_are_right_and_reproducible():
         ("A chemist says B", "A"),
         ("18", None),
         ("IUPAC", None),
+        ("CC(=O)C1(CCC1)N", None),
     ],
 )
 def test_first_letter(reply, letter):
