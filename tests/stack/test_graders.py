@@ -1,11 +1,15 @@
 """SRPO with the four graders of `reward_fns`, end to end: a model that knows nothing is taught from their feedback."""
 
 import json
+import os
+import shutil
+import subprocess
+import sys
 
 import pandas as pd
 import pytest
 
-from tests.stack.launch import run
+from tests.stack.launch import REPOSITORY, run
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
 
@@ -50,3 +54,34 @@ def test_feedback_of_every_grader_reaches_a_teacher_prompt(stack_model, tmp_path
             assert line["provider"] == "feedback"
             assert "feedback from your unsuccessful earlier attempt" in line["teacher_prompt"]
             assert words in line["teacher_prompt"]
+
+
+def test_a_third_party_grader_is_trained_with(stack_model, tmp_path):
+    """`examples/custom_reward`, installed by pip into a folder of its own, found in the Ray workers by entry point."""
+    source, site = tmp_path / "source", tmp_path / "site"
+    shutil.copytree(REPOSITORY / "examples" / "custom_reward", source)
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
+    subprocess.run([*pip, "--target", str(site), str(source)], check=True)
+    rows = [
+        {
+            "data_source": "word_count",
+            "prompt": [{"role": "user", "content": f"Greet me in 1 word, please, {index}."}],
+            "ability": "any",
+            "reward_model": {"style": "rule", "ground_truth": "1"},
+            "extra_info": {"index": index, "split": "train"},
+        }
+        for index in range(8)
+    ]
+    pd.DataFrame(rows).to_parquet(tmp_path / "rows.parquet")
+    overrides = [
+        f"data.train_files={tmp_path}/rows.parquet",
+        f"data.val_files={tmp_path}/rows.parquet",
+        "srpo.teacher.use_feedback=true",
+        "reward.custom_reward_function.path=pkg://reward_fns",
+    ]
+    environment = {"PYTHONPATH": f"{REPOSITORY}{os.pathsep}{site}"}
+    result = run(tmp_path / "run", stack_model, steps=2, overrides=overrides, environment=environment)
+    assert result.returncode == 0, result.log[-4000:]
+    for step in result.steps:
+        assert step["srpo/infra_errors"] == 0
+    assert any("words; 1 were asked for" in line["teacher_prompt"] for line in result.teacher_prompts)
