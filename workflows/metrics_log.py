@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from workflows.appended_lines import AppendedLines
+
 _HELD_OUT = re.compile(r"val-core/(?P<source>.+)/(?P<variable>[^/]+)/mean@(?P<samples>\d+)")
 
 
@@ -44,18 +46,11 @@ class MetricsLog:
 
     def __init__(self, path: Path):
         self.path = path
-        self._offset = 0
+        self._lines = AppendedLines(path)
 
     def read_new(self) -> list[Record]:
         """Records since the last call; none while the file does not exist."""
-        if not self.path.exists():
-            return []
-        with self.path.open("rb") as file:
-            file.seek(self._offset)
-            chunk = file.read()
-        complete = chunk[: chunk.rfind(b"\n") + 1]
-        self._offset += len(complete)
-        return [_record(line, self.path) for line in complete.splitlines() if line.strip()]
+        return [_record(line, self.path) for line in self._lines.read_new() if line.strip()]
 
 
 def read_metrics(path: Path) -> list[Record]:

@@ -18,6 +18,7 @@ from typing import Protocol
 
 from hydra.core.override_parser.types import Quote, QuotedString
 
+from workflows.appended_lines import AppendedLines
 from workflows.metrics_log import MetricsLog, Record
 from workflows.process_tree import ProcessTree
 from workflows.run_errors import explain
@@ -194,20 +195,15 @@ class _LogStages:
     """Follows the log and names the stages whose first line has appeared."""
 
     def __init__(self, path: Path):
-        self.path = path
-        self._offset = 0
+        self._lines = AppendedLines(path)
         self._pending = list(_STAGE_STARTS)
 
     def read_new(self) -> list[str]:
-        if not self._pending or not self.path.exists():
+        if not self._pending:
             return []
-        with self.path.open("rb") as file:
-            file.seek(self._offset)
-            chunk = file.read()
-        complete = chunk[: chunk.rfind(b"\n") + 1]
-        self._offset += len(complete)
         begun = []
-        for line in complete.decode(errors="replace").splitlines():
+        for raw in self._lines.read_new():
+            line = raw.decode(errors="replace")
             for index, (name, pattern) in enumerate(self._pending):
                 if pattern.search(line):
                     begun.append(name)

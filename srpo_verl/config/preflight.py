@@ -65,6 +65,11 @@ def _combinations(config: DictConfig, srpo: SRPOConfig) -> Iterator[str]:
         yield "trainer.v1.trainer_mode must be srpo and trainer.use_v1 true: the routing lives in that trainer"
     if config.algorithm.adv_estimator != "srpo":
         yield f"algorithm.adv_estimator={config.algorithm.adv_estimator}: set it to srpo, the group mean"
+    if config.algorithm.rollout_correction.rollout_is and not rollout.calculate_log_probs:
+        yield (
+            "algorithm.rollout_correction.rollout_is needs the rollout engine's log-probs: set "
+            "actor_rollout_ref.rollout.calculate_log_probs=true"
+        )
     if not srpo.distils:
         return
     if rollout.n < 2:

@@ -1,12 +1,12 @@
 """Loss functions that compute no loss: they read logits in a forward pass and hand back per-token outputs.
 
-verl's engine first calls them with the logits of a micro-batch, then with its outputs. A nested (n, j, ...) tensor put
-into those outputs is brought into row order over micro-batches and written to TransferQueue by verl.
+A nested (n, j, ...) tensor put into the model's outputs is brought into row order over micro-batches and written to
+TransferQueue by verl.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -25,24 +25,19 @@ from srpo_verl.training.fields import (
     prediction_positions,
     require,
 )
+from srpo_verl.training.logits_hook import LogitsHook
 
 
-class Collector(ABC):
+class Collector(LogitsHook):
     """Base: `collect` returns named flat tensors (tokens, ...), which are cut into rows of `row_lengths`."""
 
-    def __call__(
-        self,
-        model_output: dict[str, torch.Tensor] | None = None,
-        data: TensorDict | None = None,
-        dp_group: Any = None,
-        student_logits: torch.Tensor | None = None,
-        **_: Any,
-    ) -> Any:
-        assert data is not None
-        if student_logits is not None:
-            self._collected = self.collect(student_logits.squeeze(0), data)
-            return {}
-        assert model_output is not None
+    def on_logits(self, logits: torch.Tensor, data: TensorDict) -> dict[str, torch.Tensor]:
+        self._collected = self.collect(logits, data)
+        return {}
+
+    def on_outputs(
+        self, model_output: dict[str, torch.Tensor], data: TensorDict, dp_group: Any
+    ) -> tuple[torch.Tensor, dict[str, Any]]:
         lengths = self.row_lengths(data)
         for name, values in self._collected.items():
             model_output[name] = from_lengths(values, lengths)

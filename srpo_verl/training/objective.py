@@ -2,8 +2,7 @@
 
     L = ( sum_GRPO l_it + sum_SDPO w_it l_it ) / (number of all response tokens)          arXiv 2604.02288, 3.3
 
-verl's engine calls the loss function twice per micro-batch: first with the student's logits (the hook that
-`distillation_use_topk` opens), where only the routed rows are touched, then with the model's outputs. Advantages are
+Where the logits are at hand (see `logits_hook`) only the routed rows are touched. Advantages are
 zero on routed rows (the driver saw to it), so verl's own `ppo_loss` is the GRPO branch and clipping, dual clip, TIS, KL
 and entropy bonus keep their meaning. A micro-batch without routed rows adds nothing and needs no collective.
 """
@@ -31,14 +30,15 @@ from srpo_verl.training.fields import (
     prediction_positions,
     require,
 )
+from srpo_verl.training.logits_hook import LogitsHook
 
 DIVERGENCE = "srpo_divergence"
 # Set by the driver: scales sums over routed tokens so that verl's reductions give their mean over the batch.
 METRIC_SCALE = "srpo_metric_scale"
 
 
-class SRPOObjective:
-    """Loss function of `TrainingWorker`; also called as verl's logits processor.
+class SRPOObjective(LogitsHook):
+    """The actor's loss function.
 
     `branch` is "grpo" or "sdpo" while the gradient norm of one branch is measured, else None.
     """
@@ -47,18 +47,12 @@ class SRPOObjective:
         self.actor_config, self.srpo = actor_config, srpo
         self.branch: str | None = None
 
-    def __call__(
-        self,
-        model_output: dict[str, torch.Tensor] | None = None,
-        data: TensorDict | None = None,
-        dp_group: Any = None,
-        student_logits: torch.Tensor | None = None,
-        **_: Any,
-    ) -> Any:
-        assert data is not None
-        if student_logits is not None:
-            return {DIVERGENCE: self.divergence(student_logits.squeeze(0), data).unsqueeze(0)}
-        assert model_output is not None
+    def on_logits(self, logits: torch.Tensor, data: TensorDict) -> dict[str, torch.Tensor]:
+        return {DIVERGENCE: self.divergence(logits, data).unsqueeze(0)}
+
+    def on_outputs(
+        self, model_output: dict[str, torch.Tensor], data: TensorDict, dp_group: Any
+    ) -> tuple[torch.Tensor, dict[str, Any]]:
         loss, metrics = ppo_loss(self.actor_config, model_output, data, dp_group)
         if DIVERGENCE not in model_output:
             return loss, metrics

@@ -42,9 +42,7 @@ def run_teacher(trainer: SRPOTrainer, batch: KVBatchMeta, responses: Sequence[to
     prompts = {row: torch.tensor(trainer.prompts[row].input_ids) for row in rows}
     if not srpo.logit_loss:
         # The advantage mix needs the teacher at the sampled token only: the response itself is the support.
-        put_fields(
-            batch, {TOPK_IDS: jagged(_or_empty(dict(zip(rows, _column(responses, rows), strict=True)), batch, 1))}
-        )
+        put_fields(batch, {TOPK_IDS: jagged(_sampled_tokens(responses, set(rows)))})
 
     order = _spread(rows, prompts, responses, batch_size=len(batch), ranks=_teacher_ranks(trainer))
     filler = responses[0].new_full((1,), trainer.tokenizer.eos_token_id)
@@ -107,9 +105,7 @@ def _complete(batch: KVBatchMeta, routed: set[int], k: int, *, with_ids: bool) -
     put_fields(meta, empty)
 
 
-def _column(responses: Sequence[torch.Tensor], rows: Sequence[int]) -> list[torch.Tensor]:
-    return [responses[row].to(torch.int32).unsqueeze(-1) for row in rows]
-
-
-def _or_empty(given: dict[int, torch.Tensor], batch: KVBatchMeta, k: int) -> list[torch.Tensor]:
-    return [given.get(row, torch.zeros(0, k, dtype=torch.int32)) for row in range(len(batch))]
+def _sampled_tokens(responses: Sequence[torch.Tensor], routed: set[int]) -> list[torch.Tensor]:
+    """(j, 1) int32 per row of the batch: the response as its own top-1 support, of length zero where not routed."""
+    columns = [response.to(torch.int32).unsqueeze(-1) for response in responses]
+    return [column if row in routed else column[:0] for row, column in enumerate(columns)]

@@ -12,7 +12,6 @@ Each override calls verl's method and adds SRPO's part before or after it. What 
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 import ray
@@ -25,7 +24,7 @@ from verl.utils.debug import marked_timer
 
 from srpo_verl.config import settings
 from srpo_verl.core import TeacherPrompt
-from srpo_verl.training.fields import ROUTED, TOKEN_WEIGHTS, flags, jagged
+from srpo_verl.training.fields import ROUTED, TOKEN_WEIGHTS, flags, jagged, require
 from srpo_verl.training.objective import METRIC_SCALE
 from srpo_verl.training.queue import get_fields, put_fields
 from srpo_verl.training.routing_plan import Rollout, RoutingPlan, build_plan
@@ -39,8 +38,6 @@ from srpo_verl.training.teacher_prompts import (
 )
 from srpo_verl.training.token_weights import mixed_advantages, token_weights
 from srpo_verl.training.worker import ANY_ROUTED, COLLECT_TOPK, MEASURE_BRANCHES, SRPOWorker
-
-logger = logging.getLogger(__name__)
 
 
 @register_trainer("srpo")
@@ -62,7 +59,7 @@ class SRPOTrainer(PPOTrainerSync):
 
     @trainer_mode.setter
     def trainer_mode(self, name: str) -> None:
-        self.registered_mode = name
+        """verl's constructor assigns the registered name; the answer above does not depend on it."""
 
     def _build_replay_buffer(self):
         buffer = super()._build_replay_buffer()
@@ -152,6 +149,8 @@ class SRPOTrainer(PPOTrainerSync):
         data = get_fields(
             batch, [rewards, "response_mask", "rollout_is_weights", "old_log_probs", "entropy", "responses"]
         )
+        corrected = bool(self.config.algorithm.rollout_correction.rollout_is)
+        require(data, ["rollout_is_weights"] if corrected else [])
         masks = [mask.float() for mask in data["response_mask"].unbind()]
 
         self.teacher = None
@@ -174,7 +173,7 @@ class SRPOTrainer(PPOTrainerSync):
         fields = {"advantages": jagged(rows), "returns": jagged(rows)}
 
         if self.teacher is not None:
-            importance = data["rollout_is_weights"].unbind() if "rollout_is_weights" in data else None
+            importance = data["rollout_is_weights"].unbind() if corrected else None
             weights, per_token = token_weights(self.teacher, masks, importance, beta=self.srpo.beta)
             fields[TOKEN_WEIGHTS] = jagged(weights)
             valid = torch.cat([masks[row] for row in self.teacher.rows]) > 0

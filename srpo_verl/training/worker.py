@@ -8,6 +8,8 @@ the checkpoint, in the folder `teacher` beside `actor`.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from tensordict import TensorDict
@@ -143,17 +145,14 @@ class SRPOWorker(ActorRolloutRefWorker):
         return keep.logits
 
 
-class _loss_function:
+@contextmanager
+def _loss_function(worker: TrainingWorker, loss_function: Collector) -> Iterator[None]:
     """Gives a training worker another loss function for a while."""
-
-    def __init__(self, worker: TrainingWorker, loss_function: Collector):
-        self.worker, self.loss_function = worker, loss_function
-
-    def __enter__(self) -> None:
-        self.before, self.worker.loss_fn = self.worker.loss_fn, self.loss_function
-
-    def __exit__(self, *_: object) -> None:
-        self.worker.loss_fn = self.before
+    before, worker.loss_fn = worker.loss_fn, loss_function
+    try:
+        yield
+    finally:
+        worker.loss_fn = before
 
 
 def _beside(actor_path: str) -> str:

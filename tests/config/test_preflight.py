@@ -62,6 +62,7 @@ def test_a_good_config_passes(good):
         ("actor_rollout_ref__model__lora_rank", 8, "LoRA"),
         ("algorithm__rollout_correction__bypass_mode", "true", "bypass_mode"),
         ("actor_rollout_ref__rollout__checkpoint_engine__update_weights_bucket_megabytes", 0, "_megabytes=1"),
+        ("actor_rollout_ref__rollout__calculate_log_probs", "false", "calculate_log_probs=true"),
         ("algorithm__adv_estimator", "gae", "set it to srpo"),
         ("trainer__v1__trainer_mode", "sync", "trainer_mode must be srpo"),
         ("distillation__enabled", "true", "verl's own distillation"),

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -15,28 +16,36 @@ pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
 
 # One row per grader: data_source, ground truth, and words of the feedback on a reply that says nothing.
 ROWS = {
-    "gsm8k": ("4", "answer"),
+    # A number that a random reply does not hit.
+    "gsm8k": ("123456", "answer"),
     "sciknoweval": ("A", "<answer>X</answer>"),
     "tooluse": (json.dumps([{"Action": "getFacts", "Action_Input": "{}"}]), "Action Input"),
     "mbpp": (json.dumps({"test_list": ["assert double(2) == 4"]}), "No program found"),
 }
 
 
-def test_feedback_of_every_grader_reaches_a_teacher_prompt(stack_model, tmp_path):
+def write_rows(path: Path, *items: tuple[str, str, str]) -> Path:
+    """A verl data set of (data source, question, ground truth)."""
     rows = [
         {
             "data_source": source,
-            "prompt": [{"role": "user", "content": f"A question of {source}."}],
+            "prompt": [{"role": "user", "content": question}],
             "ability": "any",
-            "reward_model": {"style": "rule", "ground_truth": ROWS[source][0]},
+            "reward_model": {"style": "rule", "ground_truth": truth},
             "extra_info": {"index": index, "split": "train"},
         }
-        for index, source in enumerate(list(ROWS) * 2)
+        for index, (source, question, truth) in enumerate(items)
     ]
-    pd.DataFrame(rows).to_parquet(tmp_path / "rows.parquet")
+    pd.DataFrame(rows).to_parquet(path)
+    return path
+
+
+def test_feedback_of_every_grader_reaches_a_teacher_prompt(stack_model, tmp_path):
+    items = [(source, f"A question of {source}.", ROWS[source][0]) for source in list(ROWS) * 2]
+    data = write_rows(tmp_path / "rows.parquet", *items)
     overrides = [
-        f"data.train_files={tmp_path}/rows.parquet",
-        f"data.val_files={tmp_path}/rows.parquet",
+        f"data.train_files={data}",
+        f"data.val_files={data}",
         "data.shuffle=false",
         "srpo.teacher.use_feedback=true",
         "reward.custom_reward_function.path=pkg://reward_fns",
@@ -62,20 +71,12 @@ def test_a_third_party_grader_is_trained_with(stack_model, tmp_path):
     shutil.copytree(REPOSITORY / "examples" / "custom_reward", source)
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
     subprocess.run([*pip, "--target", str(site), str(source)], check=True)
-    rows = [
-        {
-            "data_source": "word_count",
-            "prompt": [{"role": "user", "content": f"Greet me in 1 word, please, {index}."}],
-            "ability": "any",
-            "reward_model": {"style": "rule", "ground_truth": "1"},
-            "extra_info": {"index": index, "split": "train"},
-        }
-        for index in range(8)
-    ]
-    pd.DataFrame(rows).to_parquet(tmp_path / "rows.parquet")
+    # More words than 16 tokens have, so that no sibling is right and every rollout learns from feedback.
+    items = [("word_count", f"Greet me in 20 words, please, {index}.", "20") for index in range(8)]
+    data = write_rows(tmp_path / "rows.parquet", *items)
     overrides = [
-        f"data.train_files={tmp_path}/rows.parquet",
-        f"data.val_files={tmp_path}/rows.parquet",
+        f"data.train_files={data}",
+        f"data.val_files={data}",
         "srpo.teacher.use_feedback=true",
         "reward.custom_reward_function.path=pkg://reward_fns",
     ]
@@ -84,4 +85,4 @@ def test_a_third_party_grader_is_trained_with(stack_model, tmp_path):
     assert result.returncode == 0, result.log[-4000:]
     for step in result.steps:
         assert step["srpo/infra_errors"] == 0
-    assert any("words; 1 were asked for" in line["teacher_prompt"] for line in result.teacher_prompts)
+    assert any("words; 20 were asked for" in line["teacher_prompt"] for line in result.teacher_prompts)
