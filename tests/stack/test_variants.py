@@ -11,10 +11,11 @@ pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
 
 def test_two_ranks_reference_mini_batches_and_resume(stack_model, tmp_path):
     """Two FSDP2 ranks, a KL reference, two mini-batches, groups of unequal size, hence padding rows; then resume."""
-    unequal = write_data(stack_model.parent, rollouts=[3, 2])
+    unequal = write_data(stack_model.parent, rollouts=[8, 7])
     overrides = [
         f"data.train_files={unequal}",
         "trainer.n_gpus_per_node=2",
+        "actor_rollout_ref.rollout.n=8",
         "actor_rollout_ref.actor.use_kl_loss=true",
         "actor_rollout_ref.actor.ppo_mini_batch_size=2",
         "srpo.grad_norm_freq=1",
@@ -54,7 +55,7 @@ def test_feedback_and_undecided_verdicts(stack_model, tmp_path):
     overrides = [
         "srpo.teacher.use_feedback=true",
         "reward.custom_reward_function.name=sometimes_undecided",
-        "actor_rollout_ref.rollout.n=3",
+        "actor_rollout_ref.rollout.n=6",
         "actor_rollout_ref.model.use_remove_padding=false",
         "actor_rollout_ref.actor.use_dynamic_bsz=false",
         "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=4",
