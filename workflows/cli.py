@@ -1,0 +1,63 @@
+"""The `srpo` command. A subcommand's module is imported when it is called, so that `srpo --help` is quick.
+
+Each subcommand is a typer app `app` with one command, in `workflows/<name>/command.py`.
+"""
+
+from __future__ import annotations
+
+import os
+from importlib import import_module
+
+import click
+import typer
+from typer.core import TyperGroup
+
+# In the order in which a researcher walks them.
+COMMANDS = {
+    "demo": ("workflows.demo", "Train a tiny model with SRPO on this machine's CPU, in minutes."),
+    "doctor": ("workflows.doctor.command", "What is wrong with this machine or config, and how to mend it."),
+    "plan": ("workflows.plan.command", "GPU memory and seconds per step of a config, before anything starts."),
+    "prepare": ("workflows.prepare.command", "A benchmark from the hub or local files to verl parquet."),
+    "train": ("workflows.train.command", "Check, then train: `verl.trainer.main_ppo` with one of our configs."),
+    "evaluate": ("workflows.evaluate.command", "avg@k, pass@k, maj@k of a model or checkpoint on a data set."),
+    "report": ("workflows.report.command", "Tables, curves and rollouts of one or many runs, as one HTML page."),
+    "reproduce": ("workflows.reproduce.command", "A grid of runs (the paper's, or yours), resumable."),
+}
+
+
+class LazyGroup(TyperGroup):
+    """A group that knows its commands by name and loads them on demand."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, _ = COMMANDS[cmd_name]
+        command = typer.main.get_command(import_module(module).app)
+        command.name = cmd_name
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+app = typer.Typer(
+    cls=LazyGroup,
+    rich_markup_mode=None,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="SRPO on verl: from a data set to the paper's tables. `srpo COMMAND --help` explains a command.",
+)
+
+
+@app.callback()
+def _root() -> None:
+    os.environ.setdefault("MPLBACKEND", "Agg")
+
+
+if __name__ == "__main__":
+    app()

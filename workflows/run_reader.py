@@ -1,0 +1,94 @@
+"""What a run left behind, read back: its metrics over all its starts, its config and its record.
+
+A run's folder is `trainer.default_local_dir`; each start wrote `srpo_run/<time>/{config.yaml, run.json, metrics.jsonl}`
+into it (see `srpo_verl.training.run_record`). A run of the demo keeps that folder in `checkpoints`, and its metrics beside.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from workflows.metrics_log import Record, read_metrics
+
+STARTS, METRICS = "srpo_run", "metrics.jsonl"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run, all its starts together.
+
+    Attributes:
+        records: one per step, ascending. What a later start logged from its first step on replaces what an earlier one
+            had logged there: those steps were done again from a checkpoint.
+        config: resolved config of the last start.
+        record: `run.json` of the last start: versions, seeds, git state, differences from the paper.
+        checkpoints: `trainer.default_local_dir`, the parent of the `global_step_N` folders.
+    """
+
+    folder: Path
+    records: list[Record]
+    config: DictConfig
+    record: dict[str, Any]
+    starts: int
+    checkpoints: Path
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """A value of the config by its dotted name."""
+        value = OmegaConf.select(self.config, key)
+        return default if value is None else value
+
+
+def read_run(folder: Path) -> Run:
+    """Read a run. Raises FileNotFoundError if the folder holds none, ValueError for a metrics file that is none."""
+    checkpoints = next((place for place in (folder, folder / "checkpoints") if (place / STARTS).is_dir()), None)
+    if checkpoints is None:
+        raise FileNotFoundError(
+            f"{folder} holds no run: neither {STARTS}/ nor checkpoints/{STARTS}/ is there. Name the folder that was "
+            "trainer.default_local_dir."
+        )
+    starts = sorted(start for start in (checkpoints / STARTS).iterdir() if (start / "config.yaml").is_file())
+    if not starts:
+        raise FileNotFoundError(f"{checkpoints / STARTS} has no start with a config.yaml: the run never began")
+    files = [start / METRICS for start in starts if (start / METRICS).is_file()]
+    if not files and (folder / METRICS).is_file():
+        files = [folder / METRICS]
+    record = starts[-1] / "run.json"
+    loaded = OmegaConf.load(starts[-1] / "config.yaml")
+    assert isinstance(loaded, DictConfig)
+    return Run(
+        folder=folder,
+        records=merge(read_metrics(file) for file in files),
+        config=loaded,
+        record=json.loads(record.read_text()) if record.is_file() else {},
+        starts=len(starts),
+        checkpoints=checkpoints,
+    )
+
+
+def find_runs(folders: Iterable[Path]) -> list[Path]:
+    """The folders of runs at or below the given ones, sorted; a folder that is a run is not searched further."""
+    found: set[Path] = set()
+    for folder in folders:
+        for marker in sorted(folder.rglob(STARTS)):
+            place = marker.parent
+            found.add(place.parent if place.name == "checkpoints" else place)
+    return sorted(found)
+
+
+def merge(starts: Iterable[list[Record]]) -> list[Record]:
+    """Records of consecutive starts as one list, ascending in step; the later start wins from its first step on."""
+    merged: dict[int, Record] = {}
+    for records in starts:
+        if records:
+            first = min(record.step for record in records)
+            merged = {step: record for step, record in merged.items() if step < first}
+        for record in records:
+            same_step = merged[record.step].data if record.step in merged else {}
+            merged[record.step] = Record(step=record.step, data={**same_step, **record.data})
+    return [merged[step] for step in sorted(merged)]
