@@ -1,7 +1,7 @@
 """What a run left behind, read back: its metrics over all its starts, its config and its record.
 
-A run's folder is `trainer.default_local_dir`; each start wrote `srpo_run/<time>/{config.yaml, run.json, metrics.jsonl}`
-into it (see `srpo_verl.training.run_record`). A run of the demo keeps that folder in `checkpoints`, and its metrics beside.
+A run's folder is `trainer.default_local_dir`. Each start wrote `srpo_run/<time>/{config.yaml, run.json, metrics.jsonl}`
+into it (see `srpo_verl.training.run_record`). The demo keeps that folder in `checkpoints`, with the metrics beside it.
 """
 
 from __future__ import annotations
