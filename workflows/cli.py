@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import os
 from importlib import import_module
+from typing import Any
 
-import click
 import typer
 from typer.core import TyperGroup
 
@@ -26,12 +26,15 @@ COMMANDS = {
 
 
 class LazyGroup(TyperGroup):
-    """A group that knows its commands by name and loads them on demand."""
+    """A group that knows its commands by name and loads them on demand.
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    Contexts and formatters are typed Any: which click they belong to is typer's own affair.
+    """
+
+    def list_commands(self, ctx: Any) -> list[str]:
         return list(COMMANDS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
         if cmd_name not in COMMANDS:
             return None
         module, _ = COMMANDS[cmd_name]
@@ -39,7 +42,7 @@ class LazyGroup(TyperGroup):
         command.name = cmd_name
         return command
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
 
