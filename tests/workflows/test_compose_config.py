@@ -1,0 +1,36 @@
+import pytest
+from omegaconf import OmegaConf
+
+from workflows.compose_config import ConfigError, compose_config, config_names
+
+
+def test_a_config_is_composed_with_overrides_and_its_interpolations():
+    config = compose_config("srpo_tiny.yaml", ["tiny.folder=/data", "srpo.topk=7"])
+    assert config.data.train_files == "/data/train.parquet"
+    assert config.actor_rollout_ref.srpo.topk == 7
+
+
+def test_interpolations_can_stay():
+    raw = OmegaConf.to_container(compose_config("srpo", resolve=False), resolve=False)
+    assert raw["actor_rollout_ref"]["srpo"] == "${srpo}"
+
+
+@pytest.mark.parametrize("name", config_names())
+def test_every_config_composes(name):
+    assert compose_config(name, ["platform=cpu"]).trainer.device == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides", "said"),
+    [
+        ("srop", [], "no config 'srop'; the configs are: advantage_mix"),
+        ("srpo", ["data.train_batch_sise=3"], "data.train_batch_sise"),
+        ("srpo", ["platform=tpu"], "Could not find 'platform/tpu'"),
+        ("srpo", ["data.train_files=[1"], "cannot be composed"),
+        ("srpo", ["data.train_files=${oc.env:SRPO_UNSET}"], "SRPO_UNSET"),
+    ],
+)
+def test_what_is_wrong_is_said(name, overrides, said):
+    with pytest.raises(ConfigError) as error:
+        compose_config(name, overrides)
+    assert said in str(error.value)

@@ -1,0 +1,56 @@
+"""One of our configs composed as `python -m verl.trainer.main_ppo --config-name NAME` would, without starting anything."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import resources
+
+from hydra import compose, initialize_config_module
+from hydra.errors import HydraException, MissingConfigException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+VERL_CONFIGS = "verl.trainer.config"
+
+
+class ConfigError(ValueError):
+    """A config that cannot be composed; the message says what to change."""
+
+
+def config_names() -> list[str]:
+    """The names of our configs."""
+    folder = resources.files("srpo_verl.config")
+    return sorted(entry.name[:-5] for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+
+
+def compose_config(name: str, overrides: Sequence[str] = (), *, resolve: bool = True) -> DictConfig:
+    """The config `name` with Hydra overrides as a person types them.
+
+    Args:
+        name: of a config in srpo_verl/config or verl/trainer/config, with or without `.yaml`.
+        overrides: e.g. `["platform=cpu", "data.train_batch_size=8"]`.
+        resolve: replace interpolations by their values; otherwise they stay as `${...}`.
+
+    Raises:
+        ConfigError: no such config, an override that does not parse or names an unknown key, or an interpolation
+            without a value.
+    """
+    name = name.removesuffix(".yaml")
+    try:
+        with initialize_config_module(VERL_CONFIGS, version_base=None):
+            config = compose(name, overrides=list(overrides))
+        if resolve:
+            OmegaConf.resolve(config)
+    except MissingConfigException as error:
+        if error.missing_cfg_file and error.missing_cfg_file.removesuffix(".yaml") == name:
+            raise ConfigError(f"there is no config {name!r}; the configs are: {', '.join(config_names())}") from error
+        raise ConfigError(str(error)) from error
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(_sentence(error)) from error
+    return config
+
+
+def _sentence(error: Exception) -> str:
+    """Hydra's message and that of the error behind it, which often holds the key."""
+    cause = f" ({error.__cause__})" if error.__cause__ else ""
+    return f"the config cannot be composed: {error}{cause}"
