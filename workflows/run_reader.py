@@ -24,8 +24,7 @@ class Run:
     """One training run, all its starts together.
 
     Attributes:
-        records: one per step, ascending. What a later start logged from its first step on replaces what an earlier one
-            had logged there: those steps were done again from a checkpoint.
+        records: one per step, ascending; see `merge`.
         config: resolved config of the last start.
         record: `run.json` of the last start: versions, seeds, git state, differences from the paper.
         checkpoints: `trainer.default_local_dir`, the parent of the `global_step_N` folders.
@@ -82,13 +81,20 @@ def find_runs(folders: Iterable[Path]) -> list[Path]:
 
 
 def merge(starts: Iterable[list[Record]]) -> list[Record]:
-    """Records of consecutive starts as one list, ascending in step; the later start wins from its first step on."""
+    """Records of consecutive starts as one list, ascending in step.
+
+    A later start replaces what an earlier one had logged from the first step on that it trained: those steps were done
+    again from a checkpoint. What it logged before training, the validation of the checkpoint, is added to that step.
+    """
     merged: dict[int, Record] = {}
     for records in starts:
-        if records:
-            first = min(record.step for record in records)
-            merged = {step: record for step, record in merged.items() if step < first}
+        if trained := [record.step for record in records if not _validation_only(record)]:
+            merged = {step: record for step, record in merged.items() if step < min(trained)}
         for record in records:
             same_step = merged[record.step].data if record.step in merged else {}
             merged[record.step] = Record(step=record.step, data={**same_step, **record.data})
     return [merged[step] for step in sorted(merged)]
+
+
+def _validation_only(record: Record) -> bool:
+    return all(name.startswith("val-") for name in record.data)

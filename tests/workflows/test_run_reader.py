@@ -26,6 +26,16 @@ def test_a_later_start_replaces_the_steps_it_did_again(tmp_path):
     assert run.record["versions"]["verl"] == "20260101-010000"
 
 
+def test_validating_a_checkpoint_again_does_not_lose_its_step():
+    before = [Record(1, {"timing_s/step": 5.0}), Record(2, {"timing_s/step": 6.0}), Record(3, {"timing_s/step": 7.0})]
+    after = [Record(2, {"val-core/x/acc/mean@2": 0.5}), Record(3, {"timing_s/step": 8.0})]
+    assert [record.data for record in merge([before, after])] == [
+        {"timing_s/step": 5.0},
+        {"timing_s/step": 6.0, "val-core/x/acc/mean@2": 0.5},
+        {"timing_s/step": 8.0},
+    ]
+
+
 def test_lines_of_one_step_are_one_record():
     (record,) = merge([[Record(3, {"a": 1.0}), Record(3, {"b": 2.0})]])
     assert record.data == {"a": 1.0, "b": 2.0}
