@@ -17,7 +17,7 @@ import json
 import logging
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,32 +109,42 @@ def check_gold(item: dict[str, Any]) -> tuple[str, str] | None:
 
 def check_file(path: Path, source: str | None = None, threads: int = 4) -> tuple[list[Problem], Counter[str]]:
     """All problems of a file, in row order, and the number of rows per source."""
+    return check_rows(read_rows(path), path.name, source, threads)
+
+
+def check_rows(
+    rows: Sequence[Any],
+    name: str,
+    source: str | None = None,
+    threads: int = 4,
+    on_gold: Callable[[], object] = lambda: None,
+) -> tuple[list[Problem], Counter[str]]:
+    """All problems of rows that are called `name`; `on_gold` is called after each gold answer."""
     problems: list[Problem] = []
     counts: Counter[str] = Counter()
     items: list[tuple[int, dict[str, Any]]] = []
-    for number, row in enumerate(read_rows(path), 1):
+    for number, row in enumerate(rows, 1):
         try:
             item = normalize(row, source)
             registry.find(item["source"])
         except registry.UnknownDataSource as error:
-            problems.append(
-                Problem(path.name, number, item["source"], "unknown source", str(error).split(" Known:")[0])
-            )
+            problems.append(Problem(name, number, item["source"], "unknown source", str(error).split(" Known:")[0]))
             continue
         except (ValueError, TypeError) as error:
-            problems.append(Problem(path.name, number, "", "schema", str(error)))
+            problems.append(Problem(name, number, "", "schema", str(error)))
             continue
         counts[item["source"]] += 1
         items.append((number, item))
-    problems += _duplicates(path, items)
+    problems += _duplicates(name, items)
     with ThreadPoolExecutor(threads) as executor:
         for (number, item), found in zip(items, executor.map(lambda pair: check_gold(pair[1]), items), strict=True):
+            on_gold()
             if found:
-                problems.append(Problem(path.name, number, item["source"], *found))
+                problems.append(Problem(name, number, item["source"], *found))
     return sorted(problems, key=lambda problem: problem.row), counts
 
 
-def _duplicates(path: Path, items: Sequence[tuple[int, dict[str, Any]]]) -> Iterator[Problem]:
+def _duplicates(name: str, items: Sequence[tuple[int, dict[str, Any]]]) -> Iterator[Problem]:
     seen: dict[str, tuple[int, str]] = {}
     for number, item in items:
         key = hashlib.sha256(json.dumps([item["source"], item["prompt"]], default=str).encode()).hexdigest()
@@ -142,10 +152,10 @@ def _duplicates(path: Path, items: Sequence[tuple[int, dict[str, Any]]]) -> Iter
         if key not in seen:
             seen[key] = (number, gold)
         elif seen[key][1] == gold:
-            yield Problem(path.name, number, item["source"], "duplicate", f"the same as row {seen[key][0]}")
+            yield Problem(name, number, item["source"], "duplicate", f"the same as row {seen[key][0]}")
         else:
             detail = f"the prompt of row {seen[key][0]} with another answer"
-            yield Problem(path.name, number, item["source"], "contradiction", detail)
+            yield Problem(name, number, item["source"], "contradiction", detail)
 
 
 def table(problems: Sequence[Problem], limit: int = 200) -> str:

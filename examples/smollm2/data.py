@@ -3,51 +3,41 @@
     python examples/smollm2/data.py sciknoweval --from chemistry/train.json --out runs/smollm2/train.parquet --rows 64
     python examples/smollm2/data.py arithmetic --out runs/smollm2 --rows 256
 
-A SciKnowEval file has one JSON object per line, with `system`, `prompt` and `answer` (a letter). The instruction of
-the rows asks for reasoning and `<answer>` tags, which a model of this size ignores; it is replaced by "the letter
-only", see `letter_reward.py`. `--keep-instruction` leaves the rows as published.
+A SciKnowEval file is one of SDPO's repository (`srpo prepare` reads them as well). The instruction of the rows asks for
+reasoning and `<answer>` tags, which a model of this size ignores; it is replaced by "the letter only", see `letter_reward.py`. `--keep-instruction` leaves the rows as published.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import random
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-NEEDED = ("system", "prompt", "answer")
+from workflows.prepare.adapters import sdpo_rows
+from workflows.prepare.benchmark import PrepareError
+from workflows.prepare.registry import find
+from workflows.prepare.sources import from_files
+
 REASONING = "Please reason step by step."
 LETTER_ONLY = "Reply with the letter of the correct option only."
 
 
 def sciknoweval_rows(path: Path, *, limit: int | None, keep_instruction: bool = False) -> list[dict[str, Any]]:
-    """verl rows, shortest questions first. Raises SystemExit naming the line that cannot be used."""
-    if not path.is_file():
-        raise SystemExit(f"{path}: there is no such file")
+    """verl rows, shortest questions first. Raises PrepareError naming what cannot be used."""
+    (file,) = from_files(find("chemistry"), path, split=path.stem).values()
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        try:
-            item = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise SystemExit(f"{path}, line {number}: not a JSON object ({error})") from error
-        missing = [key for key in NEEDED if not isinstance(item, dict) or not isinstance(item.get(key), str)]
-        if missing:
-            raise SystemExit(f"{path}, line {number}: lacks the text(s) {', '.join(missing)}")
-        rows.append(_sciknoweval_row(item, path, len(rows), keep_instruction))
+    for index, item in enumerate(file):
+        question = sdpo_rows.adapt(item, path.stem)
+        messages = question.messages
+        if not keep_instruction:
+            text = question.prompt.replace(REASONING, "").strip()
+            messages = [{"role": "user", "content": f"{text}\n\n{LETTER_ONLY}"}]
+        rows.append(_row("sciknoweval", messages, question.ground_truth, split=path.stem, index=index))
     rows.sort(key=lambda row: sum(len(message["content"]) for message in row["prompt"]))
     return rows[:limit]
-
-
-def _sciknoweval_row(item: dict[str, str], path: Path, index: int, keep_instruction: bool) -> dict[str, Any]:
-    if keep_instruction:
-        messages = [{"role": "system", "content": item["system"]}, {"role": "user", "content": item["prompt"]}]
-    else:
-        question = item["prompt"].replace(REASONING, "").strip()
-        messages = [{"role": "user", "content": f"{question}\n\n{LETTER_ONLY}"}]
-    return _row("sciknoweval", messages, item["answer"], split=path.stem, index=index)
 
 
 def arithmetic_rows(count: int, *, split: str, seed: int) -> list[dict[str, Any]]:
@@ -90,7 +80,10 @@ def main() -> None:
     sums.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     if options.command == "sciknoweval":
-        rows = sciknoweval_rows(options.source, limit=options.rows, keep_instruction=options.keep_instruction)
+        try:
+            rows = sciknoweval_rows(options.source, limit=options.rows, keep_instruction=options.keep_instruction)
+        except PrepareError as error:
+            raise SystemExit(str(error)) from error
         _write(rows, options.out)
     else:
         _write(arithmetic_rows(options.rows, split="train", seed=options.seed), options.out / "train.parquet")

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from examples.smollm2 import data, letter_reward, prepare
+from workflows.prepare.benchmark import PrepareError
 
 TEST_DATA = os.environ.get("SRPO_TEST_DATA")
 
@@ -20,6 +21,7 @@ def write(path: Path, *items) -> Path:
 
 def test_rows_have_verls_columns_and_no_reasoning_instruction(tmp_path):
     item = {"system": "S", "prompt": "Which?\nA: 1\nB: 2\nPlease reason step by step.", "answer": "B", "idx": 3}
+    item |= {"kind": "mcq", "dataset": "sciknoweval"}
     (row,) = data.sciknoweval_rows(write(tmp_path / "train.json", item), limit=None)
     assert row["prompt"] == [
         {"role": "user", "content": "Which?\nA: 1\nB: 2\n\nReply with the letter of the correct option only."}
@@ -30,23 +32,11 @@ def test_rows_have_verls_columns_and_no_reasoning_instruction(tmp_path):
     assert [message["content"] for message in published["prompt"]] == ["S", item["prompt"]]
 
 
-@pytest.mark.parametrize(
-    ("content", "says"),
-    [
-        ('{"system": "S", "prompt": "P"}', "line 1: lacks the text"),
-        ('{"system": "S", "prompt": "P", "answer": 3}', "answer"),
-        ("[1]", "lacks the text"),
-        ("not json", "line 1: not a JSON object"),
-    ],
-)
-def test_a_bad_line_is_named(tmp_path, content, says):
-    (tmp_path / "bad.json").write_text(content)
-    with pytest.raises(SystemExit, match=says):
+def test_a_file_that_cannot_be_used_is_named(tmp_path):
+    (tmp_path / "bad.json").write_text('{"system": "S", "prompt": "P"}')
+    with pytest.raises(PrepareError, match=r"bad\.json, row 1 lacks"):
         data.sciknoweval_rows(tmp_path / "bad.json", limit=None)
-
-
-def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(SystemExit, match="there is no such file"):
+    with pytest.raises(PrepareError, match="there is no such file"):
         data.sciknoweval_rows(tmp_path / "nothing.json", limit=None)
 
 

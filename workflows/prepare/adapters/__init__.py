@@ -1,0 +1,1 @@
+"""One function per benchmark: a row of the source becomes a question."""

@@ -1,0 +1,91 @@
+"""Writing a prepared data set so that a half-written one is recognised: the manifest comes last."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from workflows.prepare.benchmark import PrepareError
+
+MANIFEST = "manifest.json"
+_BATCH = 64  # rows per row group; a row of code tests can be megabytes
+
+
+def refuse_finished(folder: Path, *, force: bool) -> None:
+    """Raises PrepareError where a data set is finished already, unless `force`, or `folder` is a file."""
+    if (folder / MANIFEST).exists() and not force:
+        raise PrepareError(f"{folder} holds a prepared data set: name another --out, or replace it with --force")
+    if folder.exists() and not folder.is_dir():
+        raise PrepareError(f"--out {folder} is a file; name a folder")
+
+
+def write(folder: Path, splits: Mapping[str, Sequence[dict[str, Any]]], manifest: dict[str, Any]) -> None:
+    """Writes `<split>.parquet` and then the manifest, each under another name until it is whole."""
+    _guarded(lambda: folder.mkdir(parents=True, exist_ok=True), folder)
+    (folder / MANIFEST).unlink(missing_ok=True)
+    for split, rows in splits.items():
+        write_parquet(folder / f"{split}.parquet", rows)
+    text = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
+    _replace(folder / MANIFEST, lambda partial: partial.write_text(text, encoding="utf-8"))
+
+
+def write_parquet(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """One parquet file, small row groups. The schema is that of all rows."""
+    import pyarrow
+    import pyarrow.parquet
+
+    def table(start: int, schema: Any = None) -> Any:
+        return pyarrow.Table.from_pylist(list(rows[start : start + _BATCH]), schema=schema)
+
+    starts = range(0, len(rows), _BATCH)
+    schema = pyarrow.unify_schemas([table(start).schema for start in starts], promote_options="permissive")
+
+    def write_to(partial: Path) -> None:
+        with pyarrow.parquet.ParquetWriter(partial, schema, compression="zstd") as writer:
+            for start in starts:
+                writer.write_table(table(start, schema))
+
+    _replace(path, write_to)
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a prepared data set; PrepareError if there is none: it was not prepared to its end."""
+    file = folder / MANIFEST
+    if not file.is_file():
+        raise PrepareError(f"{folder} has no {MANIFEST}: preparing it did not end. Run srpo prepare again")
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def _replace(path: Path, write_to: Callable[[Path], Any]) -> None:
+    partial = path.with_name(f".{path.name}.partial")
+
+    def all_of_it() -> None:
+        write_to(partial)
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
+        partial.replace(path)
+
+    try:
+        _guarded(all_of_it, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _guarded(action: Callable[[], Any], path: Path) -> None:
+    """Runs `action`; an error of the file system becomes a sentence."""
+    try:
+        action()
+    except OSError as error:
+        place = next(parent for parent in (path, *path.parents) if parent.exists())
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            free = shutil.disk_usage(place).free / 2**20
+            raise PrepareError(
+                f"{path} could not be written: the disk is full ({free:.0f} MiB free). Make room or name "
+                "another --out, and run the command again"
+            ) from error
+        raise PrepareError(f"{path} could not be written: {error.strerror or error}") from error

@@ -1,0 +1,171 @@
+"""From a benchmark's source to a folder with `train.parquet`, `test.parquet` and `manifest.json`."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from reward_fns.check import Problem, check_rows
+from workflows.prepare import output, published, registry, sources
+from workflows.prepare.adapters import sdpo_rows
+from workflows.prepare.benchmark import Benchmark, PrepareError, Row
+
+VERSION = 1  # of the manifest
+BadRows = Literal["refuse", "drop", "keep"]
+# Findings of the data check that do not make a row unusable. Code rows are often published without a solution.
+HARMLESS = ("duplicate", "contradiction", "no reference")
+
+
+@dataclass
+class SplitReport:
+    """What became of one split.
+
+    Attributes:
+        rows: number written.
+        source_rows: number in the source, before bad rows were dropped or `rows` were asked for.
+        content_sha256: `published.content_hash` of the source's rows.
+        agreement: a sentence of `published`.
+        problems: what the check of the gold answers found, bad rows first.
+        dropped: number of bad rows left out.
+    """
+
+    rows: int = 0
+    source_rows: int = 0
+    content_sha256: str = ""
+    agreement: str = published.UNKNOWN
+    problems: list[Problem] = field(default_factory=list)
+    dropped: int = 0
+
+    @property
+    def bad(self) -> list[Problem]:
+        return [problem for problem in self.problems if problem.kind not in HARMLESS]
+
+
+def prepare(
+    name: str,
+    out: Path,
+    *,
+    source: Path | None = None,
+    split: str | None = None,
+    rows: int | None = None,
+    bad_rows: BadRows = "refuse",
+    strict: bool = False,
+    force: bool = False,
+    progress: Callable[[str, int], Callable[[], object]] = lambda what, total: lambda: None,
+) -> dict[str, SplitReport]:
+    """Prepares the benchmark `name` in the folder `out`.
+
+    Args:
+        source: local files instead of the hub.
+        split: what a file holds whose name does not say it.
+        rows: keep the first so many of each split.
+        bad_rows: what to do with rows whose gold answer the grader does not accept.
+        strict: a difference from the published rows is an error.
+        progress: called with a stage and its number of steps, returns what is to be called after each.
+
+    Raises:
+        PrepareError: with what to change. Then nothing that looks complete is in `out`.
+    """
+    benchmark = registry.find(name)
+    output.refuse_finished(out, force=force)
+    raw = sources.from_files(benchmark, source, split) if source else sources.from_hub(benchmark)
+    reports: dict[str, SplitReport] = {}
+    written: dict[str, list[dict[str, Any]]] = {}
+    for split_name, split_rows in sorted(raw.items(), reverse=True):  # train, test
+        report = reports[split_name] = SplitReport(source_rows=len(split_rows))
+        adapted, failures = adapt_rows(benchmark, split_rows, split_name)
+        report.content_sha256 = published.content_hash(adapted.values())
+        report.agreement = published.compare(
+            len(split_rows), report.content_sha256, benchmark.published.get(split_name)
+        )
+        kept = dict(list(adapted.items())[:rows])
+        step = progress(f"checking {split_name}", len(kept))
+        found, _ = check_rows(list(kept.values()), split_name, threads=os.cpu_count() or 1, on_gold=step)
+        numbers = list(kept)  # row numbers of the source, which the check does not know
+        found = [Problem(p.file, numbers[p.row - 1], p.source, p.kind, p.detail) for p in found]
+        report.problems = sorted(failures + found, key=lambda problem: problem.row)
+        bad = {problem.row for problem in (report.bad if bad_rows == "drop" else failures)}
+        report.dropped = len(bad)  # a row that cannot be read cannot be kept
+        kept = {number: row for number, row in kept.items() if number not in bad}
+        report.rows = len(kept)
+        written[split_name] = list(kept.values())
+    refuse(benchmark, reports, bad_rows=bad_rows, strict=strict)
+    output.write(out, written, manifest(benchmark, reports, source=source, bad_rows=bad_rows))
+    return reports
+
+
+def adapt_rows(
+    benchmark: Benchmark, rows: Sequence[Row], split: str
+) -> tuple[dict[int, dict[str, Any]], list[Problem]]:
+    """verl rows by row number (from 1), and what is wrong with the rows that have none."""
+    adapted: dict[int, dict[str, Any]] = {}
+    failures: list[Problem] = []
+    for number, row in enumerate(rows, start=1):
+        adapt = sdpo_rows.adapt if sdpo_rows.recognised(row) else benchmark.adapt
+        try:
+            adapted[number] = benchmark.verl_row(adapt(row, split), split, number - 1)
+        except (ValueError, KeyError, TypeError, IndexError) as error:
+            detail = f"{type(error).__name__}: {error}"
+            failures.append(Problem(split, number, benchmark.data_source, "unreadable", detail))
+    return adapted, failures
+
+
+def refuse(benchmark: Benchmark, reports: dict[str, SplitReport], *, bad_rows: BadRows, strict: bool) -> None:
+    """Raises PrepareError where bad rows, differences or an empty result are not wanted."""
+    if bad_rows == "refuse" and (bad := [problem for report in reports.values() for problem in report.bad]):
+        listed = "\n".join(f"  {p.file} row {p.row}: {p.kind}: {' '.join(p.detail.split())[:160]}" for p in bad[:20])
+        more = f"\n  ... and {len(bad) - 20} more" if len(bad) > 20 else ""
+        raise PrepareError(
+            f"the grader does not accept the gold answer of {len(bad)} row(s):\n{listed}{more}\n"
+            "Leave them out with --bad-rows drop, or keep them with --bad-rows keep"
+        )
+    if strict and (different := [split for split, report in reports.items() if report.agreement.startswith("DIFFERS")]):
+        said = "; ".join(
+            f"{split}: {reports[split].agreement} ({reports[split].source_rows} rows, published "
+            f"{benchmark.published[split].rows})"
+            for split in different
+        )
+        raise PrepareError(f"--strict, and {said}")
+    if empty := [split for split, report in reports.items() if report.rows == 0]:
+        raise PrepareError(f"no row is left of {', '.join(empty)}: see --bad-rows and --rows")
+
+
+def manifest(
+    benchmark: Benchmark, reports: dict[str, SplitReport], *, source: Path | None, bad_rows: BadRows
+) -> dict[str, Any]:
+    """What stands beside the data."""
+    return {
+        "manifest_version": VERSION,
+        "benchmark": benchmark.name,
+        "data_source": benchmark.data_source,
+        "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "source": {"files": _fingerprints(source)}
+        if source
+        else {"hub": {split: asdict(place) for split, place in benchmark.hub.items()}},
+        "columns": ["data_source", "prompt", "ability", "reward_model", "extra_info"],
+        "bad_rows": bad_rows,
+        "splits": {
+            split: {
+                "file": f"{split}.parquet",
+                "rows": report.rows,
+                "source_rows": report.source_rows,
+                "content_sha256": report.content_sha256,
+                "published": asdict(benchmark.published[split]) if split in benchmark.published else None,
+                "agreement": report.agreement,
+                "dropped": report.dropped,
+                "problems": dict(Counter(problem.kind for problem in report.problems)),
+                "bad_rows": [problem.row for problem in report.bad],
+            }
+            for split, report in reports.items()
+        },
+    }
+
+
+def _fingerprints(source: Path) -> dict[str, str]:
+    return {str(file): hashlib.sha256(file.read_bytes()).hexdigest() for file in sources.local_files(source)}
