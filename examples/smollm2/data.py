@@ -4,7 +4,8 @@
     python examples/smollm2/data.py arithmetic --out runs/smollm2 --rows 256
 
 A SciKnowEval file is one of SDPO's repository (`srpo prepare` reads them as well). The instruction of the rows asks for
-reasoning and `<answer>` tags, which a model of this size ignores; it is replaced by "the letter only", see `letter_reward.py`. `--keep-instruction` leaves the rows as published.
+reasoning and `<answer>` tags, which a model of this size ignores; it is replaced by "the letter only", see
+`letter_reward.py`. `--keep-instruction` leaves the rows as published.
 """
 
 from __future__ import annotations
