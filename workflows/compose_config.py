@@ -1,4 +1,4 @@
-"""One of our configs composed as `python -m verl.trainer.main_ppo --config-name NAME` would, without starting anything."""
+"""A config composed as `python -m verl.trainer.main_ppo --config-name NAME` would, without starting anything."""
 
 from __future__ import annotations
 

@@ -1,0 +1,96 @@
+import json
+import shutil
+
+import pytest
+from typer.testing import CliRunner
+
+from workflows.cli import app
+from workflows.compose_config import compose_config
+from workflows.doctor import checks, engines
+from workflows.doctor.check import Status
+from workflows.tiny_lab.beginner import Beginner, Faults
+from workflows.tiny_lab.build import Settings, corpus, write_parquet
+from workflows.tiny_lab.model import Size, build_model, build_tokenizer
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    """Untrained model, tokenizer and data of the tiny laboratory."""
+    folder, size = tmp_path_factory.mktemp("lab"), Size()
+    tokenizer = build_tokenizer(corpus(Beginner(Faults(), 5, 0), 20), size)
+    build_model(tokenizer, size, 0).save_pretrained(folder / "model")
+    tokenizer.save_pretrained(folder / "model")
+    write_parquet(Settings(n_train=32, n_test=16), folder)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def one_config(monkeypatch):
+    """Composing every config of ours is tested elsewhere."""
+    monkeypatch.setattr(engines, "config_names", lambda: ["srpo_tiny"])
+
+
+def find(found, name):
+    return [check for check in found if check.name == name]
+
+
+def test_a_config_that_fits(lab):
+    seen = []
+    found = checks.run_checks(
+        compose_config("srpo_tiny", [f"tiny.folder={lab}"]), start_engines=False, on_check=seen.append
+    )
+    assert [check for check in found if check.status is Status.FAIL and check.name != "memory"] == []
+    assert [check.found.rpartition(": ")[2] for check in find(found, "data")] == ["32 rows", "16 rows"]
+    assert "chat template renders" in find(found, "model")[0].found
+    assert seen[:3] == ["packages", "plugin", "hydra"]
+
+
+def test_what_is_wrong_with_a_config(lab, tmp_path):
+    shutil.copytree(lab / "model", tmp_path / "model")
+    (tmp_path / "model" / "chat_template.jinja").unlink()
+    config = compose_config("srpo_tiny", [f"tiny.folder={tmp_path}", "actor_rollout_ref.rollout.n=1"])
+    found = checks.run_checks(config, start_engines=False)
+    problems = " ".join(check.found for check in find(found, "config"))
+    assert "train.parquet: there is no such file" in problems
+    assert "rollout.n=1" in problems
+    assert "no chat template" in find(found, "model")[0].found
+
+
+def test_weights_that_are_missing(lab, tmp_path):
+    shutil.copytree(lab, tmp_path / "lab")
+    (tmp_path / "lab" / "model" / "model.safetensors").unlink()
+    found = checks.run_checks(compose_config("srpo_tiny", [f"tiny.folder={tmp_path}/lab"]), start_engines=False)
+    assert find(found, "model")[0].status is Status.FAIL
+
+
+def test_a_model_of_the_hub_without_a_network(monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    found = checks.run_checks(compose_config("srpo", ["platform=cpu"]), start_engines=False)
+    assert "HF_HUB_OFFLINE" in find(found, "model")[0].found
+
+
+def test_the_command_says_it_and_exits_with_one(lab):
+    result = CliRunner().invoke(
+        app, ["doctor", "srpo_tiny", f"tiny.folder={lab}", "data.train_files=/none", "--quick", "--json"]
+    )
+    assert result.exit_code == 1
+    found = json.loads(result.stdout)
+    assert {
+        "name": "config",
+        "status": "fail",
+        "found": "data.train_files=/none: there is no such file",
+        "mend": "",
+    } in found
+
+
+def test_a_config_that_does_not_exist_is_a_usage_error():
+    result = CliRunner().invoke(app, ["doctor", "srop", "--quick"])
+    assert result.exit_code == 2
+    assert "the configs are" in result.stderr
+
+
+def test_the_bucket_of_every_rank_of_a_node():
+    config = compose_config("srpo_tiny", ["trainer.n_gpus_per_node=2"])
+    assert checks.shared_bucket_bytes(config) == 2 * 256 << 20
+    assert checks.shared_bucket_bytes(compose_config("srpo")) == 0
+    assert checks.shared_bucket_bytes(None) == 0

@@ -1,0 +1,84 @@
+"""All checks of `srpo doctor`, in the order in which a run would meet the problems."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from workflows.doctor import config_checks, engines, machine
+from workflows.doctor.check import Check, Status, run_each
+from workflows.doctor.packages import check_packages
+
+__all__ = ["Check", "Status", "run_checks"]
+
+
+def run_checks(
+    config: DictConfig | None,
+    *,
+    start_engines: bool = True,
+    on_check: Callable[[str], None] = lambda name: None,
+) -> list[Check]:
+    """Every finding about this machine and, if given, a composed config.
+
+    Args:
+        config: see `workflows.compose_config`; None looks at the machine only.
+        start_engines: import vLLM and start a local Ray (in processes of their own, about half a minute).
+        on_check: is told the name of each check before it runs.
+
+    A check that raises becomes a finding with status `fail`; the others still run.
+    """
+    with tempfile.TemporaryDirectory(prefix="srpo_doctor_") as work:
+        return run_each(
+            (name, _announced(name, check, on_check)) for name, check in _checks(config, Path(work), start_engines)
+        )
+
+
+def _announced(
+    name: str, check: Callable[[], Iterable[Check]], on_check: Callable[[str], None]
+) -> Callable[[], Iterable[Check]]:
+    def run() -> Iterable[Check]:
+        on_check(name)
+        return check()
+
+    return run
+
+
+def _checks(
+    config: DictConfig | None, work: Path, start_engines: bool
+) -> Iterable[tuple[str, Callable[[], Iterable[Check]]]]:
+    yield "packages", check_packages
+    yield "plugin", engines.check_plugin
+    yield "hydra", engines.check_hydra
+    yield "devices", partial(engines.check_devices, config)
+    if start_engines:
+        yield "vllm", partial(engines.check_vllm, work)
+        yield "ray", partial(engines.check_ray, config, work)
+    if config is not None:
+        yield "config", partial(config_checks.check_settings, config)
+        yield "data", partial(config_checks.check_data, config)
+        yield "model", partial(config_checks.check_model, config)
+        yield "output", partial(machine.check_output, config, None)
+    yield "memory", machine.check_memory
+    yield "shared memory", partial(machine.check_shared_memory, shared_bucket_bytes(config))
+    yield "temporary files", machine.check_tmp
+    yield "ports", machine.check_ports
+    yield "sandbox", partial(machine.check_sandbox, _sandbox_settings(config))
+
+
+def shared_bucket_bytes(config: DictConfig | None) -> int:
+    """Bytes of weight buckets in the shared memory of a node; 0 on GPUs, where weights travel by CUDA IPC."""
+    if config is None or config.trainer.device != "cpu":
+        return 0
+    bucket = config.actor_rollout_ref.rollout.checkpoint_engine.update_weights_bucket_megabytes
+    return (bucket << 20) * config.trainer.n_gpus_per_node
+
+
+def _sandbox_settings(config: DictConfig | None) -> dict | None:
+    node = (
+        OmegaConf.select(config, "reward.custom_reward_function.reward_kwargs.sandbox") if config is not None else None
+    )
+    return OmegaConf.to_container(node) if node is not None else None  # type: ignore[return-value]

@@ -1,0 +1,124 @@
+"""What a composed config names: its settings, data, model, tokenizer and chat template."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from workflows.doctor.check import Check, fail, ok, warn
+
+
+def check_settings(config: DictConfig) -> Iterator[Check]:
+    """What the preflight of a run would refuse or warn of; its sentences say what to change."""
+    import verl  # noqa: F401  (loads the plugin, which the preflight looks for)
+
+    from srpo_verl.config.preflight import check
+
+    problems, warnings = check(config)
+    for problem in problems:
+        yield fail("config", problem)
+    for warning in warnings:
+        yield warn("config", warning)
+    if not problems and not warnings:
+        yield ok("config", "settings, data files and model fit together")
+
+
+def check_data(config: DictConfig) -> Iterator[Check]:
+    """Rows of each local data file. Missing files and columns are the preflight's to say."""
+    import pyarrow.parquet
+
+    for key in ("train_files", "val_files"):
+        files = config.data[key]
+        for name in files if isinstance(files, list | ListConfig) else [files]:
+            path = Path(os.path.expanduser(str(name)))
+            if path.is_file() and path.suffix == ".parquet":
+                yield ok("data", f"data.{key}={path}: {pyarrow.parquet.read_metadata(path).num_rows} rows")
+
+
+def check_model(config: DictConfig) -> Iterator[Check]:
+    """The model is here (or will be fetched), its tokenizer loads, and its chat template renders a question."""
+    model = config.actor_rollout_ref.model
+    name = os.path.expanduser(str(model.path))
+    if os.path.isdir(name):
+        if not any(Path(name).glob("*.safetensors")) and not any(Path(name).glob("*.bin")):
+            yield fail("model", f"{name} has no weights (*.safetensors)", "finish the download or the conversion")
+            return
+    elif name.startswith((".", "/")):
+        return  # a missing folder is the preflight's to say
+    elif not is_cached(name):
+        if os.environ.get("HF_HUB_OFFLINE", "0") not in ("0", ""):
+            yield fail(
+                "model",
+                f"{name} is neither a folder nor in the hub's cache, and HF_HUB_OFFLINE is set",
+                "download it first (`hf download`), or give a folder as actor_rollout_ref.model.path",
+            )
+        else:
+            yield warn(
+                "model",
+                f"{name} is not on this machine: it will be downloaded when the run starts",
+                f"fetch it now: hf download {name}",
+            )
+        return
+    yield from _tokenizer(os.path.expanduser(str(model.tokenizer_path or name)), config)
+
+
+def is_cached(name: str) -> bool:
+    """Whether the hub's local cache has this model's config."""
+    from huggingface_hub import try_to_load_from_cache
+
+    try:
+        return isinstance(try_to_load_from_cache(name, "config.json"), str)
+    except ValueError:  # not a name that the hub could have, as a path of a folder that is missing
+        return False
+
+
+def _tokenizer(name: str, config: DictConfig) -> Iterator[Check]:
+    from transformers import AutoConfig, AutoTokenizer
+
+    model = str(config.actor_rollout_ref.model.path)
+    try:
+        tokenizer: Any = AutoTokenizer.from_pretrained(name, local_files_only=True)
+        described = AutoConfig.from_pretrained(os.path.expanduser(model), local_files_only=True)
+    except (OSError, ValueError) as error:
+        yield fail(
+            "model",
+            f"{name}: tokenizer or config cannot be loaded: {str(error).splitlines()[0]}",
+            "a complete Hugging Face folder has config.json, tokenizer.json and tokenizer_config.json",
+        )
+        return
+    if tokenizer.chat_template is None and not config.actor_rollout_ref.model.custom_chat_template:
+        yield fail(
+            "model",
+            f"the tokenizer of {name} has no chat template: data rows are messages",
+            "take the instruct model, or set actor_rollout_ref.model.custom_chat_template",
+        )
+        return
+    vocabulary = getattr(described.get_text_config(), "vocab_size", None)
+    if vocabulary is not None and len(tokenizer) > vocabulary:
+        yield fail(
+            "model",
+            f"the tokenizer has {len(tokenizer)} tokens, the model {vocabulary}",
+            "they are of different models, or the embedding was not resized",
+        )
+        return
+    options = OmegaConf.to_container(config.data.apply_chat_template_kwargs or OmegaConf.create({}))
+    assert isinstance(options, dict)
+    text = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "1 + 1?"}],
+        chat_template=config.actor_rollout_ref.model.custom_chat_template,
+        add_generation_prompt=True,
+        tokenize=False,
+        **{str(key): value for key, value in options.items()},
+    )
+    if "1 + 1?" not in text:
+        yield fail(
+            "model",
+            f"the chat template of {name} drops the question: it renders {text!r}",
+            "see data.apply_chat_template_kwargs and the template",
+        )
+        return
+    yield ok("model", f"{model}: {len(tokenizer)} tokens, the chat template renders a question")
