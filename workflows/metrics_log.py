@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,14 +28,18 @@ class Record:
 
     def held_out(self) -> dict[str, float]:
         """Held-out accuracy by data source: verl's `val-core/<source>/acc/mean@N`, or the reward where no `acc` is."""
-        found: dict[str, tuple[bool, int, float]] = {}
-        for name, value in self.data.items():
+        return {source: float(self.data[name]) for source, name in self.held_out_names().items()}
+
+    def held_out_names(self) -> dict[str, str]:
+        """The metric that is the held-out accuracy of each data source; the largest N where there are several."""
+        found: dict[str, tuple[bool, int, str]] = {}
+        for name in self.data:
             match = _HELD_OUT.fullmatch(name)
             if match is None or match["variable"] not in ("acc", "reward"):
                 continue
-            candidate = (match["variable"] == "acc", int(match["samples"]), float(value))
+            candidate = (match["variable"] == "acc", int(match["samples"]), name)
             found[match["source"]] = max(found.get(match["source"], candidate), candidate)
-        return {source: value for source, (_, _, value) in sorted(found.items())}
+        return {source: name for source, (_, _, name) in sorted(found.items())}
 
     def accuracy(self) -> float | None:
         """Held-out accuracy, the plain mean over data sources; None where this step was not validated."""
@@ -60,9 +66,41 @@ def read_metrics(path: Path) -> list[Record]:
     return MetricsLog(path).read_new()
 
 
+def read_what_can_be_read(path: Path) -> tuple[list[Record], list[str]]:
+    """The finite values of a metrics file, and what was left out, in words: for files that a run's end has damaged."""
+    content = path.read_bytes()
+    records, problems, unreadable = [], [], []
+    undefined: Counter[str] = Counter()
+    *lines, rest = content.split(b"\n")
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            record = _record(line, path)
+        except ValueError:
+            unreadable.append(number)
+            continue
+        finite = {name: value for name, value in record.data.items() if math.isfinite(value)}
+        # verl's logger writes NaN and infinity as null.
+        undefined.update(name for name, value in json.loads(line)["data"].items() if value is None)
+        undefined.update(record.data.keys() - finite.keys())
+        records.append(Record(record.step, finite))
+    if unreadable:
+        problems.append(f"{path.name}: lines that cannot be read and are left out: {_some(unreadable)}")
+    if rest.strip():
+        problems.append(f"{path.name}: its last line is half written and is left out")
+    problems += [f"{path.name}: {count} values of {name} are not finite" for name, count in sorted(undefined.items())]
+    return records, problems
+
+
 def series(records: Sequence[Record], *names: str) -> list[tuple[int, float]]:
     """(step, value) of the records that have one of `names`."""
     return [(record.step, value) for record in records if (value := record.get(*names)) is not None]
+
+
+def _some(numbers: Sequence[int]) -> str:
+    shown = ", ".join(map(str, numbers[:5]))
+    return shown if len(numbers) <= 5 else f"{shown} and {len(numbers) - 5} more"
 
 
 def _record(line: bytes, path: Path) -> Record:

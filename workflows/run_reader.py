@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from yaml import YAMLError
 
-from workflows.metrics_log import Record, read_metrics
+from workflows.metrics_log import Record, read_what_can_be_read
 
 STARTS, METRICS = "srpo_run", "metrics.jsonl"
 
@@ -28,6 +29,7 @@ class Run:
         config: resolved config of the last start.
         record: `run.json` of the last start: versions, seeds, git state, differences from the paper.
         checkpoints: `trainer.default_local_dir`, the parent of the `global_step_N` folders.
+        problems: what of the metrics is missing or could not be read, in words.
     """
 
     folder: Path
@@ -36,6 +38,7 @@ class Run:
     record: dict[str, Any]
     starts: int
     checkpoints: Path
+    problems: list[str] = field(default_factory=list)
 
     def get(self, key: str, default: Any = None) -> Any:
         """A value of the config by its dotted name."""
@@ -44,7 +47,10 @@ class Run:
 
 
 def read_run(folder: Path) -> Run:
-    """Read a run. Raises FileNotFoundError if the folder holds none, ValueError for a metrics file that is none."""
+    """Read a run. Raises FileNotFoundError if the folder holds none, ValueError if its config or record is damaged.
+
+    Metrics are read as far as they can be; what is missing is in `problems`.
+    """
     checkpoints = next((place for place in (folder, folder / "checkpoints") if (place / STARTS).is_dir()), None)
     if checkpoints is None:
         raise FileNotFoundError(
@@ -57,16 +63,21 @@ def read_run(folder: Path) -> Run:
     files = [start / METRICS for start in starts if (start / METRICS).is_file()]
     if not files and (folder / METRICS).is_file():
         files = [folder / METRICS]
+    read = [read_what_can_be_read(file) for file in files]
+    problems = [problem for _, found in read for problem in found]
+    if not files:
+        problems.append("there are no metrics: was `file` in trainer.logger?")
     record = starts[-1] / "run.json"
-    loaded = OmegaConf.load(starts[-1] / "config.yaml")
-    assert isinstance(loaded, DictConfig)
+    if not record.is_file():
+        problems.append("run.json is missing: versions, git commit and differences from the paper are not known")
     return Run(
         folder=folder,
-        records=merge(read_metrics(file) for file in files),
-        config=loaded,
-        record=json.loads(record.read_text()) if record.is_file() else {},
+        records=merge(records for records, _ in read),
+        config=_config(starts[-1] / "config.yaml"),
+        record=_record(record) if record.is_file() else {},
         starts=len(starts),
         checkpoints=checkpoints,
+        problems=problems,
     )
 
 
@@ -98,3 +109,21 @@ def merge(starts: Iterable[list[Record]]) -> list[Record]:
 
 def _validation_only(record: Record) -> bool:
     return all(name.startswith("val-") for name in record.data)
+
+
+def _config(path: Path) -> DictConfig:
+    try:
+        loaded = OmegaConf.load(path)
+    except (YAMLError, OSError) as error:
+        raise ValueError(f"{path} cannot be read: {error}") from error
+    if not isinstance(loaded, DictConfig):
+        raise ValueError(f"{path} is not the config of a run")  # noqa: TRY004 - the file is wrong, not the argument
+    return loaded
+
+
+def _record(path: Path) -> dict[str, Any]:
+    try:
+        loaded = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be read: {error}") from error
+    return loaded if isinstance(loaded, dict) else {}

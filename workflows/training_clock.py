@@ -8,6 +8,7 @@ records are those of `workflows.run_reader`.
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 
 from workflows.metrics_log import Record
@@ -20,10 +21,16 @@ def step_seconds(record: Record) -> float | None:
 
 
 def training_clock(records: Sequence[Record]) -> dict[int, float]:
-    """Seconds of training up to and including each step. `records` ascend in step; step 0 is at 0 seconds."""
-    total, clock = 0.0, {}
+    """Seconds of training up to and including each step. `records` ascend in step; step 0 is at 0 seconds.
+
+    A step without a time (the metrics of some start are lost) counts as long as the median of the others.
+    """
+    known = {record.step: seconds for record in records if (seconds := step_seconds(record)) is not None}
+    usual = statistics.median(known.values()) if known else 0.0
+    total, done, clock = 0.0, 0, {}
     for record in records:
-        total += step_seconds(record) or 0.0
+        total += sum(known.get(step, usual) for step in range(done + 1, record.step + 1))
+        done = record.step
         clock[record.step] = total
     return clock
 

@@ -1,0 +1,66 @@
+"""What a run is called follows from its settings, not from its name; the user has the last word."""
+
+import pytest
+
+from tests.compose import compose
+from tests.workflows.report.run_folders import config, write_run, write_start
+from workflows.report.labels import Labels, method_of
+from workflows.report.reported_run import load_runs
+from workflows.run_reader import Run
+
+
+@pytest.mark.parametrize(
+    ("name", "method"),
+    [
+        ("srpo", "SRPO"),
+        ("srpo_tiny", "SRPO"),
+        ("grpo", "GRPO"),
+        ("sdpo", "SDPO"),
+        ("srpo_routing_only", "SRPO, routing only"),
+        ("advantage_mix", "Advantage Mix"),
+        ("sdpo_correct_only", "SDPO on correct only"),
+        ("sdpo_incorrect_only", "SDPO on incorrect only"),
+    ],
+)
+def test_method_of_each_config(name, method, tmp_path):
+    settings = compose(name)
+    assert method_of(Run(tmp_path, [], settings, {}, 1, tmp_path)) == method
+    if name == "srpo_tiny":
+        settings.srpo.rows, settings.srpo.policy_gradient = "none", "all"
+        assert method_of(Run(tmp_path, [], settings, {}, 1, tmp_path)) == "GRPO"
+
+
+def test_seeds_are_one_method_and_another_beta_is_not(tmp_path):
+    for seed in (0, 1):
+        write_run(tmp_path / f"s{seed}", "srpo", seed=seed, steps=2)
+    write_run(tmp_path / "b", "srpo", seed=0, steps=2, beta=2.0)
+    # Another benchmark may have other settings: it is not the same experiment in any case.
+    write_run(tmp_path / "p", "srpo", seed=0, steps=2, sources=("physics",), beta=3.0)
+    runs, _ = load_runs([tmp_path])
+    assert {run.name: (run.method, run.seed) for run in runs} == {
+        "b": ("SRPO (beta=2.0)", "0"),
+        "p": ("SRPO", "0"),
+        "s0": ("SRPO", "0"),
+        "s1": ("SRPO", "1"),
+    }
+
+
+def test_labels_of_the_user(tmp_path):
+    write_run(tmp_path / "a", "srpo", steps=2)
+    write_run(tmp_path / "b", "srpo", steps=2, beta=2.0)
+    pattern, labels = Labels.parse("*/b:method=Ours, beta 2".replace(", ", " "))
+    given = {pattern: labels, "a": Labels(benchmark="Chemistry L3", seed="7", model="8B")}
+    a, b = load_runs([tmp_path], labels=given)[0]
+    assert (a.method, a.model, a.seed, list(a.held_out)) == ("SRPO", "8B", "7", ["Chemistry L3"])
+    assert (b.method, b.model, list(b.held_out)) == ("Ours beta 2", "Qwen/Qwen3-8B", ["chemistry"])
+    _, notes = load_runs([tmp_path], labels={"nothing": labels})
+    assert notes == ["the label pattern 'nothing' matches no run"]
+    for text in ("a", "a:b", "a:colour=red", ":method=x", "a:method="):
+        with pytest.raises(ValueError, match="PATTERN:KEY=VALUE"):
+            Labels.parse(text)
+
+
+def test_a_local_model_is_named_by_what_says_something(tmp_path):
+    for place, model in enumerate(("/data/tiny/model", "/data/Qwen3-8B", "Qwen/Qwen3-4B")):
+        write_start(tmp_path / str(place), config("srpo", seed=0, steps=1, model=model), [])
+    assert [run.model for run in load_runs([tmp_path])[0]] == ["tiny/model", "Qwen3-8B", "Qwen/Qwen3-4B"]

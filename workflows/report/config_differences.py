@@ -1,0 +1,59 @@
+"""In which settings runs differ."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from workflows.run_reader import Run
+
+ABSENT = "not set"
+
+# What may differ between two seeds of one experiment: seeds, places and names, how long and how often, and what of
+# the machine changes speed but not results.
+_INCIDENTAL = re.compile(
+    r"""(.*\.)?(seed|data_loader_seed|path|.*_path|.*_dir|.*_files|.*_freq|folder|run|project_name|experiment_name
+        |total_training_steps|total_epochs|logger|resume_mode|resume_from_path|poll_interval|chunk_size
+        |max_actor_ckpt_to_keep|max_critic_ckpt_to_keep|val_before_train|.*_gpu_memory_utilization|num_workers
+        |.*_per_gpu|n_gpus_per_node|nnodes|log_val_generations|port|ray_wait_register_center_timeout)
+        |(ray_kwargs|global_profiler|transfer_queue|hydra|tiny|smollm2|platform)\..*
+        |(actor_rollout_ref\.srpo|.*\.profiler|.*\.checkpoint|.*\.logging|critic|critic_.*)\..*""",
+    re.VERBOSE,
+)
+
+
+def flat(config: Any) -> dict[str, str]:
+    """A config as {dotted name: value as text}."""
+    result: dict[str, str] = {}
+
+    def walk(node: Any, name: str) -> None:
+        if isinstance(node, Mapping) and node:
+            for key, value in node.items():
+                walk(value, f"{name}.{key}" if name else str(key))
+        else:
+            result[name] = node if isinstance(node, str) else json.dumps(node, default=str)
+
+    walk(OmegaConf.to_container(config, resolve=False), "")
+    return result
+
+
+def differences(runs: Sequence[Run]) -> dict[str, list[str]]:
+    """{dotted name: value in each run} of every setting that is not the same in all; the worker's copy left out."""
+    configs = [flat(run.config) for run in runs]
+    names = sorted({name for config in configs for name in config if not name.startswith("actor_rollout_ref.srpo.")})
+    rows = {name: [config.get(name, ABSENT) for config in configs] for name in names}
+    return {name: values for name, values in rows.items() if len(set(values)) > 1}
+
+
+def is_incidental(name: str) -> bool:
+    """Whether two seeds of one experiment may differ in this setting."""
+    return _INCIDENTAL.fullmatch(name) is not None
+
+
+def differing_settings(runs: Sequence[Run]) -> dict[str, list[str]]:
+    """The differences that make two runs different experiments."""
+    return {name: values for name, values in differences(runs).items() if not is_incidental(name)}
