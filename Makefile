@@ -5,11 +5,12 @@
 # make lock    resolve pyproject.toml into requirements/*.txt (needs uv)
 # make clean   remove caches and build products; `make distclean` also .venv and runs/
 #
-# Variables: VENV=.venv  PYTHON=python3.11  ARGS="..." for the program that runs (make demo ARGS="--seed 1 --steps 20")
+# Variables: VENV=.venv  PYTHON=python3.11  WORKERS=2 (tests side by side)  ARGS="..." for the program that runs (make demo ARGS="--seed 1 --steps 20")
 
 VENV ?= .venv
 PYTHON ?= python3.11
 ARGS ?=
+WORKERS ?= 2
 LOCK_FLAGS ?=
 BIN := $(VENV)/bin
 
@@ -21,11 +22,14 @@ export OMP_NUM_THREADS ?= 1
 demo: venv
 	$(BIN)/python -m workflows.demo $(ARGS)
 
+# A module's tests stay together: they share what is dear to make. Each run of the real stack takes 7 to 10 GiB.
+PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadscope
+
 test: venv
-	$(BIN)/python -m pytest $(ARGS)
+	$(PYTEST) $(ARGS)
 
 test-fast: venv
-	$(BIN)/python -m pytest -m "not stack and not slow" $(ARGS)
+	$(PYTEST) -m "not stack and not slow" $(ARGS)
 
 lint: venv
 	$(BIN)/ruff check .
