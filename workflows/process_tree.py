@@ -54,21 +54,11 @@ class ProcessTree:
 
     def members(self) -> list[psutil.Process]:
         """Every live process of the family, wherever it has been reparented to."""
-        children: dict[int, list[psutil.Process]] = {}
-        family: set[psutil.Process] = {process for process in self._seen if process.is_running()}
-        for process in psutil.process_iter():
-            with suppress(psutil.NoSuchProcess):
-                children.setdefault(process.ppid(), []).append(process)
-                if _tag(process) == self.tag or process.pid == self.process.pid:
-                    family.add(process)
-        queue = list(family)
-        while queue:
-            for child in children.get(queue.pop().pid, []):
-                if child not in family:
-                    family.add(child)
-                    queue.append(child)
-        self._seen = family
-        return [process for process in family if _alive(process)]
+        known = {process for process in self._seen if process.is_running()}
+        with suppress(psutil.NoSuchProcess):
+            known.add(psutil.Process(self.process.pid))
+        self._seen = _family(TAG, self.tag, known)
+        return [process for process in self._seen if _alive(process)]
 
     def memory_bytes(self) -> int:
         """Memory of the family; pages that processes share are counted once (PSS)."""
@@ -96,11 +86,34 @@ class ProcessTree:
         self.process.wait()
 
 
-def _tag(process: psutil.Process) -> str | None:
+def family_of(variable: str, value: str) -> list[psutil.Process]:
+    """Every live process of ours that has `variable` set to `value` in its environment, and their descendants."""
+    return [process for process in _family(variable, value, set()) if _alive(process)]
+
+
+def _family(variable: str, value: str, known: set[psutil.Process]) -> set[psutil.Process]:
+    """`known`, the processes marked by the variable, and all their descendants."""
+    children: dict[int, list[psutil.Process]] = {}
+    family = set(known)
+    for process in psutil.process_iter():
+        with suppress(psutil.NoSuchProcess):
+            children.setdefault(process.ppid(), []).append(process)
+            if _marked(process, variable) == value:
+                family.add(process)
+    queue = list(family)
+    while queue:
+        for child in children.get(queue.pop().pid, []):
+            if child not in family:
+                family.add(child)
+                queue.append(child)
+    return family
+
+
+def _marked(process: psutil.Process, variable: str) -> str | None:
     try:
         if process.uids().real != os.getuid():
             return None
-        return process.environ().get(TAG)
+        return process.environ().get(variable)
     except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
         return None
 

@@ -60,9 +60,7 @@ def read_run(folder: Path) -> Run:
     starts = sorted(start for start in (checkpoints / STARTS).iterdir() if (start / "config.yaml").is_file())
     if not starts:
         raise FileNotFoundError(f"{checkpoints / STARTS} has no start with a config.yaml: the run never began")
-    files = [start / METRICS for start in starts if (start / METRICS).is_file()]
-    if not files and (folder / METRICS).is_file():
-        files = [folder / METRICS]
+    files = _metrics_files(folder, checkpoints)
     read = [read_what_can_be_read(file) for file in files]
     problems = [problem for _, found in read for problem in found]
     if not files:
@@ -79,6 +77,18 @@ def read_run(folder: Path) -> Run:
         checkpoints=checkpoints,
         problems=problems,
     )
+
+
+def read_records(folder: Path) -> list[Record]:
+    """The metrics of a run over all its starts, while it runs too; none as long as nothing was logged."""
+    checkpoints = next((place for place in (folder, folder / "checkpoints") if (place / STARTS).is_dir()), folder)
+    return merge(read_what_can_be_read(file)[0] for file in _metrics_files(folder, checkpoints))
+
+
+def _metrics_files(folder: Path, checkpoints: Path) -> list[Path]:
+    """One per start, in their order."""
+    files = sorted((checkpoints / STARTS).glob(f"*/{METRICS}"))
+    return files or ([folder / METRICS] if (folder / METRICS).is_file() else [])
 
 
 def find_runs(folders: Iterable[Path]) -> list[Path]:

@@ -1,0 +1,200 @@
+"""One cell from start to outcome: start or find its job, watch its metrics, end it when it is time."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from workflows.metrics_log import Record
+from workflows.reproduce.backends import Backend, BackendError
+from workflows.reproduce.cell import Cell
+from workflows.reproduce.cell_files import (
+    DONE,
+    EXIT_CODE,
+    FAILED,
+    OUTCOME,
+    REJECTED,
+    SPEC,
+    Outcome,
+    Start,
+    read_exit_code,
+    read_start,
+    write_atomically,
+    write_outcome,
+    write_spec,
+    write_start,
+)
+from workflows.run_errors import explain
+
+LOG = "train.log"
+# A run that has done its last step ends by itself; its processes may hang doing so.
+SECONDS_TO_END = 300.0
+# On network storage exit_code appears later than the job's end.
+SECONDS_FOR_EXIT_CODE = 30.0
+
+Tell = Callable[[Cell, list[Record]], None]
+
+
+class Stopped(Exception):
+    """This program was asked to stop; the cell has no outcome and goes on later."""
+
+
+def run_cell(cell: Cell, backend: Backend, *, stopping: threading.Event, tell: Tell, poll: float = 1.0) -> Outcome:
+    """Run the cell to its outcome and write that down. The caller holds the cell's lock.
+
+    Raises Stopped if `stopping` is set meanwhile: a local job is then ended, one on a cluster is left to run.
+    Raises BackendError if the cluster does not take or end the job; the cell has no outcome then.
+    """
+    (cell.folder / OUTCOME).unlink(missing_ok=True)
+    if not (cell.folder / SPEC).is_file():
+        write_spec(cell, backend.site.data)
+    records = cell.records()
+    state, reason = _verdict(cell, records)
+    if state is None:
+        start = _find_or_start(cell, backend)
+        state, reason, records = _Watch(cell, backend, start, stopping, tell, poll).until_outcome()
+    outcome = Outcome(
+        state=state,
+        reason=reason,
+        spec_hash=cell.spec_hash,
+        last_step=records[-1].step if records else 0,
+        training_seconds=round(cell.seconds_trained(records), 3),
+        gpus=backend.site.gpus,
+    )
+    write_outcome(cell, outcome)
+    return outcome
+
+
+def prepare(cell: Cell, backend: Backend, job: str) -> None:
+    """Write the files of the next start into the cell's folder."""
+    (cell.folder / EXIT_CODE).unlink(missing_ok=True)
+    for name, text in backend.files(cell, job).items():
+        write_atomically(cell.folder / name, text)
+
+
+@dataclass
+class _Watch:
+    cell: Cell
+    backend: Backend
+    start: Start
+    stopping: threading.Event
+    tell: Tell
+    poll: float
+    _seen: tuple = ()
+    _changed: float = field(default_factory=time.monotonic)
+    _records: list[Record] = field(default_factory=list)
+
+    def until_outcome(self) -> tuple[str, str, list[Record]]:
+        """State, reason, records; the job is gone then."""
+        ended_at = finished_at = None
+        while True:
+            # In this order: what a job wrote before it ended is read after its end was seen.
+            alive = self._alive()
+            code = read_exit_code(self.cell)
+            if self._read():
+                self.tell(self.cell, self._records)
+            now = time.monotonic()
+            state, reason = _verdict(self.cell, self._records)
+            ended = code is not None or not alive
+            if state == DONE and not ended and self.cell.budget.last_step is not None:
+                finished_at = finished_at or now
+                if now - finished_at < SECONDS_TO_END:
+                    state = None
+            if state is None and ended:
+                ended_at = ended_at or now
+                if code is not None or now - ended_at > SECONDS_FOR_EXIT_CODE * (1 if self.backend.outlives_us else 0):
+                    state, reason = FAILED, self._why(code)
+            if state is None and now - self._changed > 60 * self.backend.site.stall_minutes:
+                state, reason = FAILED, self._stalled()
+            if state is not None:
+                self.backend.stop(self.cell, self.start.job)
+                return state, reason, self._records
+            if self.stopping.wait(self.poll):
+                if not self.backend.outlives_us:
+                    self.backend.stop(self.cell, self.start.job)
+                raise Stopped
+
+    def _alive(self) -> bool:
+        try:
+            return self.backend.alive(self.cell, self.start.job)
+        except BackendError:
+            return True  # The cluster is not to be reached: exit_code and the stall limit decide.
+
+    def _read(self) -> bool:
+        """Read the metrics if they, or the log, have grown; whether there is something new to tell."""
+        log = self.cell.folder / LOG
+        files = [log, *sorted(self.cell.folder.glob("srpo_run/*/metrics.jsonl"))]
+        seen = tuple((path, path.stat().st_size) for path in files if path.is_file())
+        if seen == self._seen:
+            return False
+        self._seen, self._changed = seen, time.monotonic()
+        before, self._records = self._records, self.cell.records()
+        return len(before) != len(self._records)
+
+    def _why(self, code: int | None) -> str:
+        """Why the run failed: what the cluster says, then what the log says."""
+        try:
+            told = self.backend.epitaph(self.start.job, self.start.started)
+        except (BackendError, ConnectionError, RuntimeError) as error:
+            told = f"(the cluster could not be asked why: {error})"
+        if code == 0:
+            steps = self._records[-1].step if self._records else 0
+            ended = f"the run ended by itself after {steps} steps, before its budget of {self.cell.budget.describe()}"
+        elif code is None:
+            ended = f"its job {self.start.job} is gone without an exit code: cancelled, out of time, or its node was lost"
+        else:
+            ended = f"exit code {code}"
+        log = self._log()
+        return "\n".join(part for part in (told, ended, explain(log) if log.strip() and code != 0 else "") if part)
+
+    def _stalled(self) -> str:
+        last = "\n".join(self._log().splitlines()[-5:])
+        return f"neither log nor metrics have grown for {self.backend.site.stall_minutes:g} minutes; the log ends:\n{last}"
+
+    def _log(self) -> str:
+        path = self.cell.folder / LOG
+        if not path.is_file():
+            return ""
+        with path.open("rb") as file:
+            file.seek(self.start.log_offset)
+            return file.read().decode(errors="replace")
+
+
+def _verdict(cell: Cell, records: list[Record]) -> tuple[str | None, str]:
+    """Outcome that the metrics alone decide, or (None, "")."""
+    if reason := cell.rejection(records):
+        return REJECTED, reason
+    return (DONE, "") if cell.share_done(records) >= 1 else (None, "")
+
+
+def _find_or_start(cell: Cell, backend: Backend) -> Start:
+    """The job that an earlier invocation left running on the cluster, or a new one."""
+    last = read_start(cell)
+    if last is not None and last.backend == backend.site.backend and backend.outlives_us:
+        if read_exit_code(cell) is None and backend.alive(cell, last.job):
+            return last
+    job = next_job_name(cell)
+    backend.stop(cell, last.job if last else job)
+    log = cell.folder / LOG
+    start = Start(
+        job=job,
+        backend=backend.site.backend,
+        started=time.time(),
+        log_offset=log.stat().st_size if log.is_file() else 0,
+    )
+    prepare(cell, backend, job)
+    write_start(cell, start)
+    backend.submit(cell, job)
+    return start
+
+
+def next_job_name(cell: Cell) -> str:
+    """Of the next start: a DNS label of at most 45 characters, unlike that of any other folder or start."""
+    last = read_start(cell)
+    number = int(last.job.rpartition("-")[2]) + 1 if last else 1
+    readable = re.sub(r"[^a-z0-9]+", "-", cell.name)[:24].strip("-")
+    return f"srpo-{readable}-{hashlib.sha256(str(cell.folder).encode()).hexdigest()[:8]}-{number}"
