@@ -1,5 +1,7 @@
 # make demo    train a tiny model with SRPO on this machine's CPU, about five minutes
 # make test    every test; `make test-fast` leaves out those that start Ray and vLLM
+# make test-cluster    a run over a Ray cluster of two nodes (network namespaces; needs root), one of which is lost
+# make reproduce-demo  a grid of twelve tiny runs, killed half way and started again
 # make lint    ruff (rules and format) and mypy
 # make venv    .venv from requirements/cpu.txt; the other targets call it
 # make lock    resolve pyproject.toml into requirements/*.txt (needs uv)
@@ -17,7 +19,7 @@ BIN := $(VENV)/bin
 # Two OpenMP threads on a small, busy machine are slower than one.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test test-fast lint format venv lock clean distclean
+.PHONY: demo test test-fast test-cluster reproduce-demo lint format venv lock clean distclean
 
 demo: venv
 	$(BIN)/python -m workflows.demo $(ARGS)
@@ -30,6 +32,12 @@ test: venv
 
 test-fast: venv
 	$(PYTEST) -m "not stack and not slow" $(ARGS)
+
+test-cluster: venv
+	$(BIN)/python -m pytest -m cluster $(ARGS)
+
+reproduce-demo: venv
+	$(BIN)/python examples/grid/demo.py $(ARGS)
 
 lint: venv
 	$(BIN)/ruff check .

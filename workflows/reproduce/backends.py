@@ -1,12 +1,13 @@
 """Where a cell runs: this machine, an existing Ray cluster, Slurm, Kubernetes.
 
-Every backend runs the same `cell.sh` in the cell's folder, which leaves its output in `train.log` and its exit code in
-`exit_code`. A backend only starts it, says whether it still runs, and ends it. A job is known by a name chosen before it
-is started, so one that outlived this program is found again.
+Every backend runs the same `cell.sh` in the cell's folder, which leaves its output in `train.log` and its exit code
+in `exit_code`. A backend only starts it, says whether it still runs, and ends it. A job is known by a name chosen before
+it is started, so one that outlived this program is found again.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import subprocess
@@ -129,13 +130,15 @@ class RayJobs(Backend):
         try:
             return JobSubmissionClient(self.site.ray.address)
         except (ConnectionError, RuntimeError) as error:
-            raise BackendError(f"no Ray job server at {self.site.ray.address} (site file, ray.address): {error}") from error
+            raise BackendError(
+                f"no Ray job server at {self.site.ray.address} (site file, ray.address): {error}"
+            ) from error
 
     def submission(self, cell: Cell, job: str) -> str:
         runtime_env = {"env_vars": {**self.environment(), **self.site.env}}
         return (
             f"ray job submit --address {self.site.ray.address} --submission-id {job} --no-wait "
-            f"--runtime-env-json {shlex.quote(_json(runtime_env))} -- bash {shlex.quote(str(cell.folder / 'cell.sh'))}"
+            f"--runtime-env-json {shlex.quote(json.dumps(runtime_env))} -- bash {shlex.quote(str(cell.folder / 'cell.sh'))}"
         )
 
     def submit(self, cell: Cell, job: str) -> None:
@@ -173,18 +176,23 @@ class RayJobs(Backend):
             for node in list_nodes(self.site.ray.address, limit=10_000)
             if node.state == "DEAD" and (node.end_time_ms or 0) / 1000 >= since
         ]
-        return "\n".join(
-            f"Node {node.node_ip} left the Ray cluster at {time.strftime('%H:%M:%S', time.localtime(node.end_time_ms / 1000))}"
-            f" while the cell ran" + (f" ({node.state_message})" if node.state_message else "") + "."
-            for node in lost
-        )
+        return "\n".join(_obituary(node) for node in lost)
+
+
+def _obituary(node: Any) -> str:
+    when = time.strftime("%H:%M:%S", time.localtime(node.end_time_ms / 1000))
+    reason = f" ({node.state_message})" if node.state_message else ""
+    return f"Node {node.node_ip} left the Ray cluster at {when} while the cell ran{reason}."
 
 
 class SlurmJobs(Backend):
     """A batch job that starts Ray over its own allocation."""
 
     def files(self, cell: Cell, job: str) -> dict[str, str]:
-        return {**super().files(cell, job), "slurm.sh": self._render("slurm.sh.j2", cell, job=job, slurm=self.site.slurm)}
+        return {
+            **super().files(cell, job),
+            "slurm.sh": self._render("slurm.sh.j2", cell, job=job, slurm=self.site.slurm),
+        }
 
     def submission(self, cell: Cell, job: str) -> str:
         return shlex.join(["sbatch", str(cell.folder / "slurm.sh")])
@@ -202,7 +210,9 @@ class SlurmJobs(Backend):
     def epitaph(self, job: str, since: float) -> str:
         """Slurm's own word for the end of the job, where accounting is on."""
         try:
-            told = _run(["sacct", f"--name={job}", "--noheader", "--parsable2", "--allocations", "--format=State,Reason"])
+            told = _run(
+                ["sacct", f"--name={job}", "--noheader", "--parsable2", "--allocations", "--format=State,Reason"]
+            )
         except BackendError:
             return ""
         return f"Slurm: {told.strip().splitlines()[-1]}" if told.strip() else ""
@@ -277,9 +287,3 @@ def _run(command: Sequence[str], *, timeout: float = 120) -> str:
     if done.returncode != 0:
         raise BackendError(f"{shlex.join(command)}: {(done.stderr or done.stdout).strip()}")
     return done.stdout
-
-
-def _json(value: Any) -> str:
-    import json
-
-    return json.dumps(value)

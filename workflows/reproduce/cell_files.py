@@ -1,10 +1,10 @@
 """What a cell's folder says about the cell. There is no other record: the folders are the state of the grid.
 
-    spec.json     what the run computes, written before its first start
-    job.json      the last start: which job, when
-    lock          held (flock) by the program that runs the cell; let go by the system when that program dies
-    exit_code     left by cell.sh as its last act
-    outcome.json  done, failed or rejected, with the hash of the spec; written last
+spec.json     what the run computes, written before its first start
+job.json      the last start: which job, when
+lock          held (flock) by the program that runs the cell; let go by the system when that program dies
+exit_code     left by cell.sh as its last act
+outcome.json  done, failed or rejected, with the hash of the spec; written last
 """
 
 from __future__ import annotations

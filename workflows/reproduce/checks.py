@@ -24,9 +24,9 @@ class Scoped(Strict):
     """
 
     metric: str
-    benchmarks: list[str] = []
-    models: list[str] = []
-    methods: list[str] = []
+    benchmarks: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
+    methods: tuple[str, ...] = ()
 
     def applies(self, benchmark: str, model: str, method: str) -> bool:
         pairs = ((self.benchmarks, benchmark), (self.models, model), (self.methods, method))

@@ -30,16 +30,16 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_mar
 def main(
     grid: Annotated[Path, typer.Argument(help="Grid file (YAML): benchmarks, models, methods, seeds, budget.")],
     site: Annotated[Path, typer.Option(help="Site file (YAML): backend, GPUs, where data and runs are.")],
-    status: Annotated[bool, typer.Option("--status", help="Say how every cell is and what is to come; run none.")] = False,
+    status: Annotated[
+        bool, typer.Option("--status", help="Say how every cell is and what is to come; run none.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print exactly what would run; run nothing.")] = False,
     only: Annotated[
         list[str] | None,
         typer.Option(help="Only cells with these parts in their name, e.g. 'chemistry srpo s1'. May be repeated."),
     ] = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run failed cells again, too.")] = False,
-    jobs: Annotated[
-        int | None, typer.Option(min=1, help="Cells at a time; the site file's `jobs` by default.")
-    ] = None,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Cells at a time; the site file's `jobs` by default.")] = None,
     report: Annotated[bool, typer.Option(help="Build the report over all runs at the end.")] = True,
 ) -> None:
     """Run a grid of training runs to its end; started again, it goes on where it was.
@@ -106,18 +106,15 @@ def _print_status(console: Console, states: Sequence[CellState], site: Site) -> 
     for state in states:
         if state.reason:
             first = state.reason.replace("\n", "\n    ")
-            console.print(f"{state.cell.name}: {state.state}\n    {first}", markup=False, highlight=False, soft_wrap=True)
+            console.print(
+                f"{state.cell.name}: {state.state}\n    {first}", markup=False, highlight=False, soft_wrap=True
+            )
     console.print(f"{summary(states)}; {cost(states, site).describe()}", highlight=False, soft_wrap=True)
 
 
 def _print_what_would_run(console: Console, chosen: Sequence[Cell], backend: Backend, retry_failed: bool) -> None:
     """To standard output, as it is: no wrapping, no colours."""
     states = _states(chosen, backend)
-    try:
-        check_before(states, backend.site)
-    except GridRefused as error:
-        _complain(console, error)
-        raise typer.Exit(1) from error
     to_run = ["running", "unwatched", "stopped", "pending", *(["failed"] if retry_failed else [])]
     for state in states:
         cell = state.cell
@@ -129,6 +126,11 @@ def _print_what_would_run(console: Console, chosen: Sequence[Cell], backend: Bac
             typer.echo(f"--- {cell.folder / name}\n{text}")
         typer.echo(f"--- then\n{backend.submission(cell, job)}\n")
     typer.echo(f"{summary(states)}; {cost(states, backend.site).describe()}")
+    try:
+        check_before(states, backend.site)
+    except GridRefused as error:
+        _complain(console, error)
+        raise typer.Exit(1) from error
 
 
 def _report(console: Console, grid: Grid, site: Site) -> None:

@@ -13,7 +13,7 @@ from workflows.reproduce.settings_file import Strict, checked_overrides
 
 # Names become folder names, Slurm and Kubernetes job names; `__` separates the coordinates of a cell.
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]+([._-][a-z0-9]+|_[a-z0-9]+)*$", max_length=40)]
-Overrides = Annotated[list[str], AfterValidator(checked_overrides)]
+Overrides = Annotated[tuple[str, ...], AfterValidator(checked_overrides)]
 
 
 class Benchmark(Strict):
@@ -22,7 +22,7 @@ class Benchmark(Strict):
     name: Name
     train: str
     val: str
-    overrides: Overrides = []
+    overrides: Overrides = ()
 
 
 class Model(Strict):
@@ -30,7 +30,7 @@ class Model(Strict):
 
     name: Name
     path: str
-    overrides: Overrides = []
+    overrides: Overrides = ()
 
 
 class Method(Strict):
@@ -38,8 +38,8 @@ class Method(Strict):
 
     name: Name
     config: str = ""
-    overrides: Overrides = []
-    models: list[str] = []  # only these; empty = every model
+    overrides: Overrides = ()
+    models: tuple[str, ...] = ()  # only these; empty = every model
 
     @property
     def config_name(self) -> str:
@@ -52,8 +52,8 @@ class Budget(Strict):
     Smaller budgets are read from the same run, so each cell runs once, to the largest.
     """
 
-    hours: list[Annotated[float, Field(gt=0)]] = []
-    steps: list[Annotated[int, Field(gt=0)]] = []
+    hours: tuple[Annotated[float, Field(gt=0)], ...] = ()
+    steps: tuple[Annotated[int, Field(gt=0)], ...] = ()
 
     @model_validator(mode="after")
     def _one_kind(self) -> Budget:
@@ -83,9 +83,9 @@ class Grid(Strict):
     methods: Annotated[list[Method], Field(min_length=1)]
     seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
     budget: Budget
-    overrides: Overrides = []
-    acceptance: list[Check] = []
-    collapse: list[Collapse] = []
+    overrides: Overrides = ()
+    acceptance: tuple[Check, ...] = ()
+    collapse: tuple[Collapse, ...] = ()
 
     @model_validator(mode="after")
     def _consistent(self) -> Grid:

@@ -145,7 +145,9 @@ class _Watch:
             steps = self._records[-1].step if self._records else 0
             ended = f"the run ended by itself after {steps} steps, before its budget of {self.cell.budget.describe()}"
         elif code is None:
-            ended = f"its job {self.start.job} is gone without an exit code: cancelled, out of time, or its node was lost"
+            ended = (
+                f"its job {self.start.job} is gone without an exit code: cancelled, out of time, or its node was lost"
+            )
         else:
             ended = f"exit code {code}"
         log = self._log()
@@ -153,7 +155,9 @@ class _Watch:
 
     def _stalled(self) -> str:
         last = "\n".join(self._log().splitlines()[-5:])
-        return f"neither log nor metrics have grown for {self.backend.site.stall_minutes:g} minutes; the log ends:\n{last}"
+        return (
+            f"neither log nor metrics have grown for {self.backend.site.stall_minutes:g} minutes; the log ends:\n{last}"
+        )
 
     def _log(self) -> str:
         path = self.cell.folder / LOG
@@ -174,9 +178,9 @@ def _verdict(cell: Cell, records: list[Record]) -> tuple[str | None, str]:
 def _find_or_start(cell: Cell, backend: Backend) -> Start:
     """The job that an earlier invocation left running on the cluster, or a new one."""
     last = read_start(cell)
-    if last is not None and last.backend == backend.site.backend and backend.outlives_us:
-        if read_exit_code(cell) is None and backend.alive(cell, last.job):
-            return last
+    ours = last is not None and last.backend == backend.site.backend and backend.outlives_us
+    if last and ours and read_exit_code(cell) is None and backend.alive(cell, last.job):
+        return last
     job = next_job_name(cell)
     backend.stop(cell, last.job if last else job)
     log = cell.folder / LOG

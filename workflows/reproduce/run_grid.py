@@ -66,9 +66,7 @@ class _Work:
             if not _to_run(state_of(cell, self.backend.site, self.backend, lock_is_ours=True), self.retry_failed):
                 return
             self.listener.started(cell)
-            outcome = run_cell(
-                cell, self.backend, stopping=self.stopping, tell=self.listener.progress, poll=self.poll
-            )
+            outcome = run_cell(cell, self.backend, stopping=self.stopping, tell=self.listener.progress, poll=self.poll)
             self.listener.ended(cell, outcome)
 
 
@@ -122,11 +120,13 @@ def check_before(states: Sequence[CellState], site: Site) -> None:
         )
     _check_configs([state.cell for state in states], site)
     if site.data.is_dir() or site.backend == "local":
-        files = {site.data / name for state in states for name in (state.cell.benchmark.train, state.cell.benchmark.val)}
+        files = {
+            site.data / name for state in states for name in (state.cell.benchmark.train, state.cell.benchmark.val)
+        }
         if missing := sorted(str(file) for file in files if not file.is_file()):
             raise GridRefused(
-                f"Data files that are not there: {', '.join(missing)}. `srpo prepare` makes them; the site file's `data` "
-                f"says where they are."
+                f"Data files that are not there: {', '.join(missing)}. `srpo prepare` makes them; the site file's "
+                f"`data` says where they are."
             )
 
 

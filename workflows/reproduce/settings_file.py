@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import OverrideParseException
+from hydra.errors import HydraException
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 Model = TypeVar("Model", bound="Strict")
@@ -39,13 +39,13 @@ def load(path: Path, kind: type[Model]) -> Model:
         raise SettingsError(f"{path}:\n" + "\n".join(_lines(error, kind))) from error
 
 
-def checked_overrides(overrides: list[str]) -> list[str]:
+def checked_overrides(overrides: tuple[str, ...]) -> tuple[str, ...]:
     """Hydra overrides as a person types them; raises ValueError for what Hydra would not take."""
     parser = OverridesParser.create()
     for override in overrides:
         try:
             parser.parse_override(override)
-        except OverrideParseException as error:
+        except HydraException as error:
             reason = str(error).splitlines()[0]
             raise ValueError(f"{override!r} is no Hydra override (key=value, +key=value, ~key): {reason}") from error
     return overrides

@@ -29,9 +29,9 @@ class Slurm(Strict):
     account: str | None = None
     time: str | None = None  # Slurm's own limit, e.g. 12:00:00: the budget plus start-up and validation
     gpus: Literal["gpus-per-node", "gres", "none"] = "gpus-per-node"  # how this Slurm is asked for GPUs
-    directives: list[str] = []  # further lines, without `#SBATCH`
+    directives: tuple[str, ...] = ()  # further lines, without `#SBATCH`
     container: str | None = None
-    mounts: list[str] = []
+    mounts: tuple[str, ...] = ()
     port: int = 6379
 
 
@@ -40,15 +40,15 @@ class Kubernetes(Strict):
 
     namespace: str = "default"
     image: str
-    claims: dict[str, str] = {}
+    claims: dict[str, str] = Field(default_factory=dict)
     cpus: Annotated[int, Field(gt=0)] = 32
     memory: str = "256Gi"
     shared_memory: str = "64Gi"
     gpu_resource: str = "nvidia.com/gpu"
     ray_version: str | None = None
-    node_selector: dict[str, str] = {}
-    tolerations: list[dict[str, Any]] = []
-    kubectl: list[str] = ["kubectl"]
+    node_selector: dict[str, str] = Field(default_factory=dict)
+    tolerations: tuple[dict[str, Any], ...] = ()
+    kubectl: tuple[str, ...] = ("kubectl",)
 
 
 class Site(Strict):
@@ -62,9 +62,9 @@ class Site(Strict):
     cpu_only: bool = False  # no GPU: platform=cpu, and `gpus_per_node` counts ranks
     jobs: Annotated[int, Field(gt=0)] = 1  # cells at a time
     python: str = ""  # of the environment the runs use; by default this one's locally, else `python`
-    setup: list[str] = []  # shell lines before the run: module load, source activate, ...
-    env: dict[str, str] = {}
-    overrides: Overrides = []  # for the machine: parallelism, micro-batches, offloading
+    setup: tuple[str, ...] = ()  # shell lines before the run: module load, source activate, ...
+    env: dict[str, str] = Field(default_factory=dict)
+    overrides: Overrides = ()  # for the machine: parallelism, micro-batches, offloading
     stall_minutes: Annotated[float, Field(gt=0)] = 120  # without a line in log or metrics: failed
     ray: RayCluster = RayCluster()
     slurm: Slurm = Slurm()

@@ -24,8 +24,8 @@ def wait_for_gpus(wanted: int, *, timeout: float = TIMEOUT) -> None:
         if time.monotonic() > deadline:
             nodes = [node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]]
             raise TimeoutError(
-                f"the Ray cluster has {there:.0f} of the {wanted} GPUs this cell needs after {timeout:.0f} s; its nodes: "
-                f"{', '.join(nodes)}. Is a node missing, or is the site file's nodes x gpus_per_node too large?"
+                f"the Ray cluster has {there:.0f} of the {wanted} GPUs this cell needs after {timeout:.0f} s. "
+                f"Its nodes: {', '.join(nodes)}. Is a node missing, or do nodes x gpus_per_node of the site file ask too much?"
             )
         if there != told:
             told = there
