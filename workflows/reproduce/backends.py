@@ -1,8 +1,8 @@
 """Where a cell runs: this machine, an existing Ray cluster, Slurm, Kubernetes.
 
 Every backend runs the same `cell.sh` in the cell's folder, which leaves its output in `train.log` and its exit code
-in `exit_code`. A backend only starts it, says whether it still runs, and ends it. A job is known by a name chosen before
-it is started, so one that outlived this program is found again.
+in `exit_code`. A backend only starts it, says whether it still runs, and ends it. A job is known by a name chosen
+before it is started, so one that outlived this program is found again.
 """
 
 from __future__ import annotations
@@ -135,10 +135,10 @@ class RayJobs(Backend):
             ) from error
 
     def submission(self, cell: Cell, job: str) -> str:
-        runtime_env = {"env_vars": {**self.environment(), **self.site.env}}
+        runtime_env = shlex.quote(json.dumps({"env_vars": {**self.environment(), **self.site.env}}))
         return (
             f"ray job submit --address {self.site.ray.address} --submission-id {job} --no-wait "
-            f"--runtime-env-json {shlex.quote(json.dumps(runtime_env))} -- bash {shlex.quote(str(cell.folder / 'cell.sh'))}"
+            f"--runtime-env-json {runtime_env} -- bash {shlex.quote(str(cell.folder / 'cell.sh'))}"
         )
 
     def submit(self, cell: Cell, job: str) -> None:

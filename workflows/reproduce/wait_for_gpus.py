@@ -25,7 +25,7 @@ def wait_for_gpus(wanted: int, *, timeout: float = TIMEOUT) -> None:
             nodes = [node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]]
             raise TimeoutError(
                 f"the Ray cluster has {there:.0f} of the {wanted} GPUs this cell needs after {timeout:.0f} s. "
-                f"Its nodes: {', '.join(nodes)}. Is a node missing, or do nodes x gpus_per_node of the site file ask too much?"
+                f"Its nodes: {', '.join(nodes)}. Is one missing, or nodes x gpus_per_node of the site file too large?"
             )
         if there != told:
             told = there

@@ -1,4 +1,5 @@
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,15 +20,19 @@ STAND_IN = Path(__file__).with_name("stand_in.py")
 
 @dataclass
 class Events:
-    """Keeps what a Listener is told."""
+    """Keeps what a Listener is told; calls `act` once when a run has done `step`."""
 
     told: list = field(default_factory=list)
+    step: int = -1
+    act: Callable[[], object] = lambda: None
 
     def started(self, cell):
         self.told.append(("started", cell.name))
 
     def progress(self, cell, records):
-        pass
+        if records[-1].step >= self.step >= 0:
+            self.step = -1
+            self.act()
 
     def ended(self, cell, outcome):
         self.told.append((outcome.state, cell.name))
@@ -56,9 +61,9 @@ class Laboratory(SimpleNamespace):
         _, site = self.load()
         return {cell.name: state_of(cell, site, backend_of(site)) for cell in self.cells()}
 
-    def run(self, chosen=None, **options):
+    def run(self, chosen=None, *, at_step=None, **options):
         _, site = self.load()
-        events = Events()
+        events = Events([], *(at_step or ()))
         run_grid(chosen or self.cells(), backend_of(site), listener=events, **{"poll": 0.02, **options})
         return events.told
 
