@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -44,7 +45,6 @@ class _Work:
     poll: float
     cells: queue.SimpleQueue[Cell]
     stopping: threading.Event = field(default_factory=threading.Event)
-    errors: list[BaseException] = field(default_factory=list)
 
     def run(self) -> None:
         """One hand: takes cell after cell."""
@@ -53,9 +53,9 @@ class _Work:
                 self._one(self.cells.get_nowait())
         except (queue.Empty, Stopped):
             return
-        except BaseException as error:  # noqa: BLE001  raised again by the main thread
-            self.errors.append(error)
+        except BaseException:
             self.stopping.set()
+            raise
 
     def _one(self, cell: Cell) -> None:
         with cell_lock(cell) as ours:
@@ -90,19 +90,16 @@ def run_grid(
     for state in states:
         if _to_run(state, retry_failed):
             work.cells.put(state.cell)
-    hands = [threading.Thread(target=work.run, name=f"cell-{number}") for number in range(jobs)]
-    for hand in hands:
-        hand.start()
-    try:
-        for hand in hands:
-            while hand.is_alive():
-                hand.join(0.2)
-    finally:
-        work.stopping.set()
-        for hand in hands:
-            hand.join()
-    for error in work.errors:
-        raise error
+    # Waited for through futures: a KeyboardInterrupt inside Thread.join would take a live thread for an ended one.
+    with ThreadPoolExecutor(jobs, thread_name_prefix="cell") as hands:
+        futures = [hands.submit(work.run) for _ in range(jobs)]
+        try:
+            while wait(futures, timeout=0.2).not_done:
+                pass
+        finally:
+            work.stopping.set()
+    for future in futures:
+        future.result()
 
 
 def check_before(states: Sequence[CellState], site: Site) -> None:
