@@ -59,10 +59,7 @@ class Check(Scoped):
 
 
 class Collapse(Scoped):
-    """`metric` was below `below`, above `above` or `drop` under its own best, `times` measurements in a row.
-
-    A value that is not finite always counts.
-    """
+    """`metric` was below `below`, above `above` or `drop` under its own best, `times` measurements in a row."""
 
     below: float | None = None
     above: float | None = None
@@ -87,8 +84,6 @@ class Collapse(Scoped):
         return None
 
     def _broken(self, value: float, best: float) -> str | None:
-        if not math.isfinite(value):
-            return f"was {value}"
         if self.below is not None and value < self.below:
             return f"was {value:.3g}, below {self.below:g}"
         if self.above is not None and value > self.above:
