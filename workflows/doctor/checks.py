@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from workflows.doctor import config_checks, engines, machine
 from workflows.doctor.check import Check, Status, run_each
 from workflows.doctor.packages import check_packages
+from workflows.plan.host import cpu_host, gpu_host
+from workflows.plan.memory import checkpoint_bytes
+from workflows.plan.plan import ROUTED
+from workflows.plan.settings import lengths_of, settings_of
 
 __all__ = ["Check", "Status", "run_checks"]
 
@@ -57,16 +63,36 @@ def _checks(
     if start_engines:
         yield "vllm", partial(engines.check_vllm, work)
         yield "ray", partial(engines.check_ray, config, work)
+    needs = _needs(config)
     if config is not None:
         yield "config", partial(config_checks.check_settings, config)
         yield "data", partial(config_checks.check_data, config)
         yield "model", partial(config_checks.check_model, config)
-        yield "output", partial(machine.check_output, config, None)
-    yield "memory", machine.check_memory
+        yield "output", partial(machine.check_output, config, needs.checkpoint)
+    yield "memory", partial(machine.check_memory, needs.memory)
     yield "shared memory", partial(machine.check_shared_memory, shared_bucket_bytes(config))
     yield "temporary files", machine.check_tmp
     yield "ports", machine.check_ports
     yield "sandbox", partial(machine.check_sandbox, _sandbox_settings(config))
+
+
+@dataclass(frozen=True)
+class _Needs:
+    """What the planned run takes of this node, bytes; None where it is not known."""
+
+    memory: int | None = None
+    checkpoint: int | None = None
+
+
+def _needs(config: DictConfig | None) -> _Needs:
+    if config is None:
+        return _Needs()
+    try:
+        settings = settings_of(config)
+    except (ValueError, OmegaConfBaseException):
+        return _Needs()  # a model whose dimensions are not known here, or settings that another check refuses
+    host = cpu_host(settings, routed=ROUTED) if settings.cpu else gpu_host(settings, lengths_of(settings))
+    return _Needs(int(host.total), int(checkpoint_bytes(settings)))
 
 
 def shared_bucket_bytes(config: DictConfig | None) -> int:

@@ -1,0 +1,110 @@
+"""Parts and moments against numbers worked out by hand."""
+
+from dataclasses import replace
+
+import pytest
+
+from workflows.compose_config import compose_config
+from workflows.plan import memory
+from workflows.plan.gpus import GIB, gpu_of
+from workflows.plan.settings import settings_of
+from workflows.plan.shapes import KNOWN, ModelShape
+
+SMALL = ModelShape(hidden=4, layers=2, heads=2, kv_heads=1, head_dim=2, mlp=6, vocab=10, tied=True)
+
+
+@pytest.fixture(scope="module")
+def eight():
+    """The paper's run: Qwen3-8B on eight GPUs."""
+    return settings_of(compose_config("srpo", ["trainer.n_gpus_per_node=8"]))
+
+
+def parts(moments, name):
+    return next(moment.parts for moment in moments if moment.name == name)
+
+
+def test_activations_by_hand():
+    # 6*4 + 5*4 + 4*6 = 68 elements; float32: 272 bytes per token and layer.
+    assert memory.activation_elements(SMALL) == 68
+    assert memory.activations(SMALL, 10, 4, checkpointing=False) == 10 * 2 * 272
+    # Checkpointing keeps the 2 layers' inputs (4 elements each) and one layer.
+    assert memory.activations(SMALL, 10, 4, checkpointing=True) == 10 * (2 * 16 + 272)
+    # bfloat16: 136 bytes, and 2 * 4 elements of residual stream kept in float32 (2 bytes more each).
+    assert memory.activations(SMALL, 10, 2, checkpointing=False) == 10 * 2 * (136 + 16)
+    # Query and key norms add 2 * (4 + 2) elements.
+    assert memory.activation_elements(replace(SMALL, qk_norm=True)) == 80
+
+
+@pytest.mark.parametrize(
+    ("element", "flash", "logit_loss", "copies"),
+    [(2, True, False, 1.0), (2, True, True, 2.4), (2, False, False, 4.0), (4, False, True, 4.4)],
+)
+def test_copies_of_the_logits(element, flash, logit_loss, copies):
+    found = memory.update_logit_copies(element, flash_cross_entropy=flash, routed=0.4, logit_loss=logit_loss)
+    assert found == pytest.approx(copies)
+
+
+def test_entropy_in_chunks_needs_less():
+    assert memory.forward_logit_copies(entropy_chunk=None, tokens=100) == 3
+    assert memory.forward_logit_copies(entropy_chunk=25, tokens=100) == 1.5
+    assert memory.forward_logit_copies(entropy_chunk=500, tokens=100) == 3
+
+
+def test_weights_gradients_and_adam_of_qwen3_8b_on_eight_gpus(eight):
+    step = parts(memory.training_moments(eight, flash_cross_entropy=True, routed=0.4), "optimizer step")
+    # 8,190,735,360 / 8 = 1,023,841,920 parameters per rank, 4 bytes each.
+    assert step["weights"] == step["gradients"] == step["AdamW temporaries"] == 4 * 1_023_841_920
+    assert step["AdamW states"] == 8 * 1_023_841_920
+    assert step["allocator"] == pytest.approx(0.05 * 20 * 1_023_841_920)
+
+
+def test_the_loss_of_a_full_micro_batch(eight):
+    loss = parts(memory.training_moments(eight, flash_cross_entropy=True, routed=0.4), "loss")
+    assert loss["logits"] == pytest.approx(20480 * 151936 * 2 * 2.4)
+    # Inputs of 36 layers of 4096 in bfloat16, and one layer: 6*4096 + 5*4096 + 2*(4096 + 1024) + 4*12288 elements.
+    assert loss["activations"] == 20480 * (36 * 4096 * 2 + 104_448 * 2 + 2 * 4096 * 2)
+    assert loss["top-K payload"] == 20480 * 804
+
+
+def test_grpo_has_no_teacher_and_no_logit_loss():
+    settings = settings_of(compose_config("grpo", ["trainer.n_gpus_per_node=8"]))
+    moments = memory.training_moments(settings, flash_cross_entropy=True, routed=0.0)
+    assert [moment.name for moment in moments] == ["old log-probs", "loss", "backward", "optimizer step"]
+    assert parts(moments, "loss")["logits"] == 20480 * 151936 * 2
+    assert settings.mini_batches == 4
+
+
+def test_offloading_leaves_adam_out_of_all_but_its_step(eight):
+    offloaded = replace(eight, optimizer_offload=True, param_offload=True)
+    moments = memory.training_moments(offloaded, flash_cross_entropy=True, routed=0.4)
+    assert [moment.name for moment in moments if "AdamW states" in moment.parts] == ["optimizer step"]
+    assert "weights" not in parts(memory.generation_moments(offloaded, gpu_of("H20")), "generation")
+
+
+def test_the_cache_is_what_vllm_s_share_leaves(eight):
+    gpu = gpu_of("H20")
+    engine = memory.rollout_engine(eight, gpu)
+    assert engine.weights == 2 * 8_190_735_360
+    assert engine.weights + engine.working + engine.cache == pytest.approx(0.5 * 95.6 * GIB)
+    # Keys and values: 2 * 36 layers * 1024 wide * 2 bytes.
+    assert engine.cache_tokens == pytest.approx(engine.cache / 147_456)
+    halved = memory.rollout_engine(replace(eight, tensor_parallel=2), gpu)
+    assert halved.weights == engine.weights / 2
+    assert halved.cache_tokens == pytest.approx(2 * halved.cache / 147_456)
+
+
+def test_checkpoints(eight):
+    count = KNOWN["Qwen3-8B"].parameters
+    # Weights, two AdamW states and the teacher, all float32.
+    assert memory.checkpoint_bytes(eight) == 16 * count
+    assert memory.checkpoint_bytes(replace(eight, save_optimizer=False, moving_teacher=False)) == 4 * count
+
+
+def test_more_tokens_or_fewer_shards_never_need_less(eight):
+    def peak(settings):
+        moments = memory.training_moments(settings, flash_cross_entropy=True, routed=0.4)
+        return max(moment.total for moment in moments)
+
+    assert peak(replace(eight, actor_tokens=40960)) > peak(eight) > peak(replace(eight, actor_tokens=10240))
+    assert peak(replace(eight, shards=4)) > peak(eight)
+    assert peak(replace(eight, checkpointing=False)) > peak(eight)

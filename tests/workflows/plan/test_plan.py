@@ -1,0 +1,91 @@
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from workflows.cli import app
+from workflows.compose_config import compose_config
+from workflows.plan.advice import advise
+from workflows.plan.gpus import gpu_of
+from workflows.plan.plan import plan_config
+from workflows.plan.settings import lengths_of, settings_of
+
+
+def plan(*overrides, gpu="H20", name="srpo"):
+    return plan_config(compose_config(name, ["trainer.n_gpus_per_node=8", *overrides]), gpu_of(gpu))
+
+
+def test_the_papers_run_fits_on_its_machine():
+    assert plan().misfits() == []
+    assert advise(plan()) == []
+
+
+@pytest.mark.parametrize(
+    ("overrides", "gpu"),
+    [
+        (["actor_rollout_ref.actor.ppo_max_token_len_per_gpu=65536"], "H20"),
+        (["actor_rollout_ref.rollout.gpu_memory_utilization=0.9"], "H20"),
+        (["actor_rollout_ref.model.path=Qwen/Qwen3-32B"], "H20"),
+        ([], "L40S"),
+    ],
+)
+def test_what_is_advised_fits_when_it_is_done(overrides, gpu):
+    before = plan(*overrides, gpu=gpu)
+    assert before.misfits()
+    changes = advise(before)
+    assert changes
+    for change in changes:
+        after = plan(*overrides, *change.overrides, gpu=gpu)
+        assert after.misfits() == [] if change.fits else after.misfits()
+        assert after.peak.total == pytest.approx(change.plan.peak.total)
+
+
+def test_the_advised_budget_is_the_largest_that_fits():
+    key = "actor_rollout_ref.actor.ppo_max_token_len_per_gpu"
+    (change,) = [item for item in advise(plan(f"{key}=65536")) if item.overrides[0].startswith(key)]
+    tokens = int(change.overrides[0].partition("=")[2])
+    assert plan(f"{key}={tokens}").misfits() == []
+    assert plan(f"{key}={tokens + 256}").misfits()
+
+
+def test_a_cache_too_small_for_one_sequence_is_said():
+    said = plan("actor_rollout_ref.rollout.gpu_memory_utilization=0.2").misfits()
+    assert any("one sequence may have 18944" in text for text in said)
+    said = plan("actor_rollout_ref.rollout.gpu_memory_utilization=0.1").misfits()
+    assert any("do not fit into its share" in text for text in said)
+
+
+def test_lengths_stay_inside_their_limits():
+    settings = settings_of(compose_config("srpo"))
+    lengths = lengths_of(settings, response=6000, prompt=9000)
+    assert lengths.prompt == 2048
+    assert lengths.response * lengths.longest == 8192
+
+
+def test_settings_that_are_not_planned_for():
+    with pytest.raises(ValueError, match="lora"):
+        settings_of(compose_config("srpo", ["actor_rollout_ref.model.lora_rank=8"]))
+    with pytest.raises(ValueError, match="no data for the GPU"):
+        gpu_of("H21")
+    with pytest.raises(ValueError, match="--gpu"):
+        plan_config(compose_config("srpo"))
+
+
+def test_the_command():
+    run = CliRunner().invoke
+    result = run(app, ["plan", "srpo", "--gpu", "h20", "--gpus", "8", "--json"])
+    assert result.exit_code == 0
+    found = json.loads(result.stdout)
+    assert found["parameters"] == 8_190_735_360
+    assert max(moment["total"] for moment in found["moments"].values()) == pytest.approx(plan().peak.total)
+    result = run(app, ["plan", "srpo", "--gpu", "L40S", "--gpus", "8"])
+    assert result.exit_code == 1
+    assert "it fits with any one of" in result.stdout
+    assert run(app, ["plan", "srpo", "--gpu", "H21"]).exit_code == 2
+    assert run(app, ["plan", "srop", "--gpu", "H20"]).exit_code == 2
+
+
+def test_the_command_on_a_cpu():
+    result = CliRunner().invoke(app, ["plan", "srpo", "platform=cpu", "--model", "SmolLM2-135M"])
+    assert result.exit_code in (0, 1)
+    assert "GiB of the trainer worker" in result.stdout

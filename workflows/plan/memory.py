@@ -1,0 +1,264 @@
+"""Bytes of the parts of a training process: pure functions of dimensions and settings, and the sums at its peaks.
+
+Sources: verl 0.9.1's FSDP engine (float32 shards, bfloat16 compute), this project's logit loss and teacher, and the
+tensors that autograd keeps of a decoder layer as transformers writes it. docs/planning.md has each formula in words.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from workflows.plan.gpus import GIB, GPU
+from workflows.plan.settings import Settings
+from workflows.plan.shapes import ModelShape
+
+ADAM_STATES = 2
+FLOAT = 4
+# Assumed, not computed: two CUDA contexts (trainer and vLLM), NCCL's buffers, cuBLAS workspaces.
+CUDA_OVERHEAD = 2.5 * GIB
+# Assumed: what the caching allocator reserves beyond what is allocated, as a share of what training allocates.
+FRAGMENTATION = 0.05
+# Assumed: CUDA graphs and workspaces that a sleeping vLLM keeps.
+SLEEPING_ENGINE = 1.0 * GIB
+# Assumed: activations and graphs inside vLLM's share, per token that it batches.
+ENGINE_BATCH_TOKENS = 8192
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A point of a step at which memory peaks, and what is there then; bytes by part."""
+
+    name: str
+    parts: dict[str, float]
+
+    @property
+    def total(self) -> float:
+        return sum(self.parts.values())
+
+
+def activation_elements(shape: ModelShape) -> int:
+    """Elements that autograd keeps of one decoder layer and token, without gradient checkpointing.
+
+    Norms: input, normalised and scaled input of each of two (6 h). Attention: rotated queries, keys and values
+    repeated to all query heads, output, and the output projection's input (5 q); with query and key norms also their
+    inputs and normalised inputs (2 q + 2 k). Gated MLP: gate, its activation, up, and their product (4 m).
+    """
+    norms = 2 * (shape.query + shape.key) if shape.qk_norm else 0
+    return 6 * shape.hidden + 5 * shape.query + norms + 4 * shape.mlp
+
+
+def activations(shape: ModelShape, tokens: float, element: int, *, checkpointing: bool) -> float:
+    """Bytes of activations of a forward pass over `tokens` tokens that will be differentiated.
+
+    With checkpointing each layer keeps its input, and one layer at a time is recomputed. The residual stream of two
+    norms per layer is kept in float32 (transformers' RMSNorm), hence 2 h more bytes than `element` says below float32.
+    """
+    layer = activation_elements(shape) * element + 2 * shape.hidden * (FLOAT - element)
+    if checkpointing:
+        return tokens * (shape.layers * shape.hidden * element + layer)
+    return tokens * shape.layers * layer
+
+
+def working_elements(shape: ModelShape) -> int:
+    """Elements per token that are alive at once in a forward pass that is not differentiated: those of the MLP."""
+    return 4 * shape.hidden + 3 * shape.mlp
+
+
+def logits_bytes(shape: ModelShape, tokens: float, element: int) -> float:
+    """One copy of the logits of `tokens` tokens."""
+    return tokens * shape.vocab * element
+
+
+def update_logit_copies(element: int, *, flash_cross_entropy: bool, routed: float, logit_loss: bool) -> float:
+    """How many (tokens, V) tensors exist at the worst moment of the loss' backward pass.
+
+    The logits; with flash-attn's cross-entropy its gradient overwrites them. Otherwise verl takes log-softmax row by
+    row: the rows' gradients are stacked into one tensor, and in bfloat16 the log-softmax itself is kept. The logit
+    loss adds the Jacobian of the routed rows (their share of a copy) and its gradient, one copy.
+    """
+    base = 1.0 if flash_cross_entropy else 3.0 + (1.0 if element < FLOAT else 0.0)
+    return base + (1.0 + routed if logit_loss else 0.0)
+
+
+def forward_logit_copies(*, entropy_chunk: int | None, tokens: float) -> float:
+    """(tokens, V) tensors of the old-log-prob pass: the logits, and softmax and product of the entropy."""
+    return 1.0 + 2.0 * (min(1.0, entropy_chunk / tokens) if entropy_chunk else 1.0)
+
+
+def gathered(shape: ModelShape, element: int) -> float:
+    """Unsharded weights of a pass: two layers (one computes, one is fetched), and what FSDP keeps outside the layers.
+
+    A tied embedding is part of the root module, which stays gathered; otherwise the output layer is at work when the
+    peak comes.
+    """
+    return (2 * shape.layer_parameters + shape.embedding_parameters) * element
+
+
+def topk_payload(tokens: float, k: int) -> float:
+    """Ids (int32) and log-probs (float32) at the top K of `tokens` distilled tokens, and the entropy."""
+    return tokens * (k * 8 + 4)
+
+
+def shards(settings: Settings) -> float:
+    """Bytes of one rank's share of the weights."""
+    return settings.shape.parameters * settings.weight_bytes / settings.shards
+
+
+def forward_only(settings: Settings, *, teacher: bool) -> float:
+    """One rank's share of the teacher's float32 weights, or of the reference's (in bfloat16 below float32 compute)."""
+    if teacher:
+        return settings.shape.parameters * FLOAT / settings.shards if settings.teacher_weights else 0.0
+    return settings.shape.parameters * settings.weight_bytes / settings.shards if settings.reference else 0.0
+
+
+def update_tokens(settings: Settings, mean_rollout: float) -> float:
+    """Tokens of a micro-batch of the update: the budget, or all that a rank has of a mini-batch."""
+    return min(settings.actor_tokens, settings.rollouts_per_rank / settings.mini_batches * mean_rollout)
+
+
+def training_moments(settings: Settings, *, flash_cross_entropy: bool, routed: float) -> list[Moment]:
+    """The moments of log-prob, teacher and update passes on one GPU, with full micro-batches (the worst case)."""
+    shape, shard = settings.shape, shards(settings)
+    longest = settings.max_prompt + settings.max_response
+    update = update_tokens(settings, longest)
+    forward = min(settings.log_prob_tokens, settings.rollouts_per_rank * longest)
+    element = settings.compute_bytes
+    grads, adam = shard, ADAM_STATES * shard
+    resident = {"weights": shard}
+    if settings.cpu:
+        # On GPUs forward-only engines keep their weights in host memory (`host_parts`).
+        resident["teacher"] = forward_only(settings, teacher=True)
+        resident["reference"] = forward_only(settings, teacher=False)
+    idle_adam = {} if settings.optimizer_offload else {"AdamW states": adam}
+    passing = {"gathered layers": gathered(shape, element)}
+    moments = [
+        Moment(
+            "old log-probs",
+            {
+                **resident,
+                **idle_adam,
+                **passing,
+                "logits": logits_bytes(shape, forward, element)
+                * forward_logit_copies(entropy_chunk=settings.entropy_chunk, tokens=forward),
+                "activations": forward * working_elements(shape) * element,
+            },
+        ),
+    ]
+    if settings.teacher_forward:
+        row = settings.max_teacher_prompt + settings.max_response
+        teacher = min(settings.teacher_tokens, settings.rollouts_per_rank * row)
+        moments.append(
+            Moment(
+                "teacher",
+                {
+                    **resident,
+                    **idle_adam,
+                    **passing,
+                    "logits": logits_bytes(shape, teacher, element),
+                    "one chunk in float32": 2 * settings.chunk * shape.vocab * FLOAT,
+                    "activations": teacher * working_elements(shape) * element,
+                    "top-K payload": topk_payload(teacher, settings.topk),
+                },
+            )
+        )
+    copies = update_logit_copies(
+        element, flash_cross_entropy=flash_cross_entropy, routed=routed, logit_loss=settings.logit_loss
+    )
+    learning = {
+        **resident,
+        "gradients": grads,
+        **idle_adam,
+        **passing,
+        "activations": activations(shape, update, element, checkpointing=settings.checkpointing),
+        "top-K payload": topk_payload(update, settings.topk) if settings.logit_loss else 0.0,
+    }
+    largest = max(shape.layer_parameters, shape.embedding_parameters)
+    moments += [
+        Moment("loss", {**learning, "logits": logits_bytes(shape, update, element) * copies}),
+        Moment(
+            "backward",
+            {
+                **learning,
+                "logits": logits_bytes(shape, update, element),
+                "gradients of one module": largest * (element + settings.reduce_bytes),
+            },
+        ),
+        Moment(
+            "optimizer step",
+            {**resident, "gradients": grads, "AdamW states": adam, "AdamW temporaries": shard},
+        ),
+    ]
+    return [_with_overhead(moment, settings) for moment in moments]
+
+
+def _with_overhead(moment: Moment, settings: Settings) -> Moment:
+    parts = {name: size for name, size in moment.parts.items() if size}
+    if settings.cpu:
+        return Moment(moment.name, parts)
+    parts["allocator"] = FRAGMENTATION * sum(parts.values())
+    parts["CUDA and NCCL"] = CUDA_OVERHEAD
+    parts["vLLM asleep"] = SLEEPING_ENGINE if settings.sleeps else 0.0
+    return Moment(moment.name, parts)
+
+
+@dataclass(frozen=True)
+class Engine:
+    """vLLM on one GPU, bytes."""
+
+    weights: float
+    working: float
+    cache: float
+    # Tokens of KV cache of one replica, over its tensor-parallel GPUs.
+    cache_tokens: float
+
+
+def rollout_engine(settings: Settings, gpu: GPU) -> Engine:
+    """vLLM's share of a GPU: weights, working memory of its largest batch, and the rest as KV cache."""
+    shape, split = settings.shape, settings.tensor_parallel
+    weights = shape.parameters * settings.rollout_bytes / split
+    working = (
+        ENGINE_BATCH_TOKENS * (4 * shape.hidden + 2 * shape.mlp / split) * settings.rollout_bytes
+        + settings.max_sequences * shape.vocab * FLOAT * 2
+        + SLEEPING_ENGINE
+    )
+    cache = settings.memory_share * gpu.memory - weights - working
+    return Engine(weights, working, cache, max(0.0, cache) * split / shape.kv_bytes(1, settings.rollout_bytes))
+
+
+def generation_moments(settings: Settings, gpu: GPU) -> list[Moment]:
+    """Generation, and the weight sync before it (weights awake, the cache still asleep)."""
+    shard = shards(settings)
+    engine = rollout_engine(settings, gpu)
+    trainer = {
+        "weights": 0.0 if settings.param_offload else shard,
+        "AdamW states": 0.0 if settings.optimizer_offload else ADAM_STATES * shard,
+    }
+    largest = max(settings.shape.embedding_parameters, settings.shape.hidden * settings.shape.mlp)
+    sync = {
+        **trainer,
+        "vLLM weights": engine.weights,
+        "bucket": float(settings.bucket),
+        "largest weight, gathered": largest * (settings.weight_bytes + settings.rollout_bytes),
+        "CUDA and NCCL": CUDA_OVERHEAD,
+        "vLLM asleep": SLEEPING_ENGINE,
+    }
+    generation = {
+        **trainer,
+        "vLLM weights": engine.weights,
+        "vLLM working memory": engine.working,
+        "KV cache": max(0.0, engine.cache),
+        "CUDA and NCCL": CUDA_OVERHEAD,
+    }
+    moments = [Moment("weight sync", sync), Moment("generation", generation)]
+    if not settings.sleeps:
+        return moments
+    return [Moment(item.name, {name: size for name, size in item.parts.items() if size}) for item in moments]
+
+
+def checkpoint_bytes(settings: Settings) -> float:
+    """One checkpoint: weights in their own type, AdamW states in float32, the EMA teacher in float32."""
+    count = settings.shape.parameters
+    total = count * settings.weight_bytes
+    if settings.save_optimizer:
+        total += count * ADAM_STATES * settings.weight_bytes
+    return total + (count * FLOAT if settings.moving_teacher else 0.0)

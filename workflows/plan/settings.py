@@ -1,0 +1,185 @@
+"""What a composed config says that memory and time depend on, as plain numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from srpo_verl.config.schema import settings as srpo_settings
+from workflows.plan.shapes import ModelShape, shape_of
+
+_BYTES = {"fp32": 4, "float32": 4, "float": 4, "bf16": 2, "bfloat16": 2, "fp16": 2, "float16": 2, "half": 2, "auto": 2}
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Tokens per rollout that a plan assumes, means over a batch. Not in a config: they are a property of the data."""
+
+    prompt: float
+    response: float
+    # Of the longest response over the mean: generation of a batch ends with its longest rollout.
+    longest: float
+    # Question, demonstration and template of a distilled rollout.
+    teacher_prompt: float
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A run, as far as planning needs it. Sizes in bytes, lengths in tokens."""
+
+    shape: ModelShape
+    cpu: bool
+    ranks: int
+    ranks_per_node: int
+    nodes: int
+    # Over how many ranks a weight is sharded.
+    shards: int
+    weight_bytes: int
+    compute_bytes: int
+    reduce_bytes: int
+    checkpointing: bool
+    param_offload: bool
+    optimizer_offload: bool
+    entropy_chunk: int | None
+    actor_tokens: int
+    log_prob_tokens: int
+    teacher_tokens: int
+    prompts: int
+    group: int
+    mini_batches: int
+    max_prompt: int
+    max_response: int
+    max_teacher_prompt: int
+    max_model_len: int
+    teacher_weights: bool
+    teacher_forward: bool
+    moving_teacher: bool
+    logit_loss: bool
+    topk: int
+    chunk: int
+    reference: bool
+    rollout_bytes: int
+    tensor_parallel: int
+    memory_share: float
+    sleeps: bool
+    max_sequences: int
+    bucket: int
+    save_optimizer: bool
+    agents: int
+    reward_workers: int
+    storage_units: int
+
+    @property
+    def rollouts(self) -> int:
+        """Rollouts of a step."""
+        return self.prompts * self.group
+
+    @property
+    def rollouts_per_rank(self) -> float:
+        """Rollouts of a step that a rank trains on."""
+        return self.rollouts / self.ranks
+
+
+def settings_of(config: DictConfig, *, shape: ModelShape | None = None) -> Settings:
+    """Read a composed and resolved config; `shape` replaces the dimensions of its model.
+
+    Raises:
+        UnknownModel: the model's dimensions cannot be had.
+        ValueError: a setting that the plan does not cover, as LoRA.
+    """
+    group, data, trainer = config.actor_rollout_ref, config.data, config.trainer
+    actor, rollout, model = group.actor, group.rollout, group.model
+    engine, srpo = actor.fsdp_config, srpo_settings(config.srpo)
+    if model.lora_rank > 0:
+        raise ValueError("actor_rollout_ref.model.lora_rank > 0: adapters are not planned for")
+    if actor.strategy not in ("fsdp", "fsdp2"):
+        raise ValueError(f"actor_rollout_ref.actor.strategy={actor.strategy}: only fsdp2 and fsdp are planned for")
+    ranks = trainer.n_gpus_per_node * trainer.nnodes
+    shards = engine.fsdp_size if 0 < engine.fsdp_size < ranks else ranks
+    precision = OmegaConf.to_container(engine.mixed_precision) if engine.get("mixed_precision") else {}
+    assert isinstance(precision, dict)
+    longest = data.max_prompt_length + data.max_response_length
+    actor_tokens, log_prob_tokens = (_budget(*item, longest) for item in _budgets(actor, rollout))
+    max_teacher_prompt = _max_teacher_prompt(config, srpo) if srpo.distils else 0
+    return Settings(
+        shape=shape or shape_of(str(model.path)),
+        cpu=trainer.device == "cpu",
+        ranks=ranks,
+        ranks_per_node=trainer.n_gpus_per_node,
+        nodes=trainer.nnodes,
+        shards=shards,
+        weight_bytes=_BYTES[engine.model_dtype or "fp32"],
+        compute_bytes=_BYTES[str(precision.get("param_dtype", "bf16"))],
+        reduce_bytes=_BYTES[str(precision.get("reduce_dtype", "fp32"))],
+        checkpointing=bool(model.enable_gradient_checkpointing),
+        param_offload=bool(engine.param_offload or engine.offload_policy),
+        optimizer_offload=bool(engine.optimizer_offload or engine.offload_policy),
+        entropy_chunk=engine.entropy_from_logits_chunk_size if engine.entropy_from_logits_with_chunking else None,
+        actor_tokens=actor_tokens,
+        log_prob_tokens=log_prob_tokens,
+        teacher_tokens=max(
+            srpo.teacher.max_token_len_per_gpu or rollout.log_prob_max_token_len_per_gpu,
+            max_teacher_prompt + data.max_response_length,
+        ),
+        prompts=data.train_batch_size,
+        group=rollout.n,
+        mini_batches=max(1, data.train_batch_size // actor.ppo_mini_batch_size) * actor.ppo_epochs,
+        max_prompt=data.max_prompt_length,
+        max_response=data.max_response_length,
+        max_teacher_prompt=max_teacher_prompt,
+        max_model_len=rollout.max_model_len or longest,
+        teacher_weights=srpo.owns_teacher,
+        teacher_forward=srpo.distils,
+        moving_teacher=srpo.owns_teacher and srpo.teacher.kind == "ema",
+        logit_loss=srpo.logit_loss,
+        topk=srpo.topk if srpo.logit_loss else 1,
+        chunk=srpo.chunk_size,
+        reference=bool(actor.use_kl_loss or config.algorithm.use_kl_in_reward),
+        rollout_bytes=_BYTES[str(rollout.dtype)],
+        tensor_parallel=rollout.tensor_model_parallel_size,
+        memory_share=rollout.gpu_memory_utilization,
+        sleeps=bool(rollout.free_cache_engine),
+        max_sequences=rollout.max_num_seqs,
+        bucket=rollout.checkpoint_engine.update_weights_bucket_megabytes << 20,
+        save_optimizer="optimizer" in actor.checkpoint.save_contents,
+        agents=rollout.agent.num_workers,
+        reward_workers=config.reward.num_workers,
+        storage_units=config.transfer_queue.backend.SimpleStorage.num_data_storage_units,
+    )
+
+
+def lengths_of(settings: Settings, response: float | None = None, prompt: float | None = None) -> Lengths:
+    """The assumed lengths; by default prompts fill a quarter of their limit and responses an eighth."""
+    response = min(response or max(16.0, settings.max_response / 8), settings.max_response)
+    prompt = min(prompt or max(16.0, settings.max_prompt / 4), settings.max_prompt)
+    return Lengths(
+        prompt=prompt,
+        response=response,
+        longest=min(settings.max_response, 3 * response) / response,
+        teacher_prompt=min(settings.max_teacher_prompt, prompt + response + 40) if settings.teacher_forward else 0,
+    )
+
+
+def _budgets(actor: Any, rollout: Any) -> tuple[tuple[bool, int, int | None], tuple[bool, int, int | None]]:
+    """(dynamic batches, token budget, fixed rows) of the update and of the log-prob passes."""
+    return (
+        (actor.use_dynamic_bsz, actor.ppo_max_token_len_per_gpu, actor.ppo_micro_batch_size_per_gpu),
+        (
+            rollout.log_prob_use_dynamic_bsz,
+            rollout.log_prob_max_token_len_per_gpu,
+            rollout.log_prob_micro_batch_size_per_gpu,
+        ),
+    )
+
+
+def _budget(dynamic: bool, tokens: int, rows: int | None, longest: int) -> int:
+    """Tokens of the largest micro-batch: the budget, which one full rollout may exceed, or a fixed number of rows."""
+    return max(tokens, longest) if dynamic else (rows or 1) * longest
+
+
+def _max_teacher_prompt(config: DictConfig, srpo: Any) -> int:
+    from srpo_verl.training.teacher_prompts import max_teacher_prompt_length
+
+    return max_teacher_prompt_length(config, srpo)
