@@ -1,0 +1,114 @@
+"""A folder that vLLM can load, from whatever a person names: a model, a checkpoint of verl's, or a run's folder.
+
+verl saves FSDP shards: `global_step_N/actor/{fsdp_config.json, model_world_size_W_rank_R.pt, huggingface/}`. Its own
+merger makes a Hugging Face folder of them, in bfloat16, which is kept in `actor/hf_merged`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+from workflows.run_errors import explain
+
+MERGED = "hf_merged"
+_WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
+
+
+class CheckpointError(ValueError):
+    """A model or checkpoint that cannot be used; the message says why and what to do."""
+
+
+def resolve_model(wanted: str) -> str:
+    """A folder with a Hugging Face model, or a name on the hub.
+
+    Args:
+        wanted: a Hugging Face folder, `global_step_N`, its `actor`, a folder of them (the newest is taken), or a name
+            on the hub.
+
+    Raises:
+        CheckpointError: nothing there, or a checkpoint that is not whole.
+    """
+    path = Path(wanted).expanduser()
+    if not path.exists():
+        if re.fullmatch(r"[\w.-]+/[\w.-]+", wanted):
+            return wanted
+        raise CheckpointError(f"{wanted}: there is no such folder, and it is no name on the hub (owner/model)")
+    if is_model(path):
+        return str(path)
+    actor = find_actor(path)
+    ready = actor / "huggingface"
+    if is_model(ready):  # saved with checkpoint.save_contents=[..., hf_model]
+        return str(ready)
+    check_whole(actor)
+    return str(merge(actor))
+
+
+def is_model(folder: Path) -> bool:
+    """Whether a folder holds a configuration and weights of Hugging Face's form."""
+    return (folder / "config.json").is_file() and any(any(folder.glob(pattern)) for pattern in _WEIGHTS)
+
+
+def find_actor(path: Path) -> Path:
+    """The `actor` folder that `path` means."""
+    for candidate in (path, path / "actor"):
+        if (candidate / "fsdp_config.json").is_file() or (candidate.name == "actor" and candidate.is_dir()):
+            return candidate
+    if re.fullmatch(r"global_step_\d+", path.name):
+        raise CheckpointError(f"{path} has no actor folder: writing it did not end. Take an earlier checkpoint")
+    places = (path, path / "checkpoints")
+    steps = [step for place in places for step in place.glob("global_step_*/actor") if step.is_dir()]
+    if not steps:
+        raise CheckpointError(
+            f"{path} is neither a Hugging Face model (config.json and weights) nor a checkpoint of verl's "
+            "(global_step_N/actor), nor does it hold one"
+        )
+    return max(steps, key=lambda step: int(step.parent.name.rpartition("_")[2]))
+
+
+def check_whole(actor: Path) -> None:
+    """Raises CheckpointError naming what is missing or cut off."""
+    settings = actor / "fsdp_config.json"
+    again = "The run was ended while it wrote this checkpoint, or a copy is incomplete: take another one"
+    if not settings.is_file():
+        raise CheckpointError(f"{actor} has no fsdp_config.json. {again} (Megatron checkpoints are not read here)")
+    try:
+        ranks = int(json.loads(settings.read_text())["world_size"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{settings} cannot be read ({error}). {again}") from error
+    for rank in range(ranks):
+        shard = actor / f"model_world_size_{ranks}_rank_{rank}.pt"
+        if not shard.is_file():
+            raise CheckpointError(f"{shard} is missing, the checkpoint has {ranks} rank(s). {again}")
+        if not zipfile.is_zipfile(shard):  # torch.save writes a zip; its directory is at the end
+            raise CheckpointError(f"{shard} is cut off. {again}")
+    if not (actor / "huggingface" / "config.json").is_file():
+        raise CheckpointError(f"{actor / 'huggingface'} has no config.json. {again}")
+
+
+def merge(actor: Path) -> Path:
+    """`actor/hf_merged`, made by `python -m verl.model_merger` under another name first, or found."""
+    merged = actor / MERGED
+    if is_model(merged):
+        return merged
+    partial = actor / f".{MERGED}.{os.getpid()}"
+    shutil.rmtree(merged, ignore_errors=True)
+    command = [sys.executable, "-m", "verl.model_merger", "merge", "--backend", "fsdp"]
+    command += ["--local_dir", str(actor), "--target_dir", str(partial)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode != 0 or not is_model(partial):
+            raise CheckpointError(
+                f"verl.model_merger could not merge {actor}:\n{explain(done.stdout + done.stderr)}\n"
+                f"By hand: {' '.join(command)}"
+            )
+        partial.rename(merged)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return merged

@@ -1,0 +1,96 @@
+"""`srpo evaluate MODEL DATA`: the command line of :func:`workflows.evaluate.pipeline.evaluate`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+
+@app.command()
+def main(
+    model: Annotated[
+        str, typer.Argument(help="Hugging Face folder or name, a checkpoint (global_step_N), or a run's folder.")
+    ],
+    data: Annotated[Path, typer.Argument(help="Parquet file in verl's schema, as srpo prepare writes it.")],
+    out: Annotated[Path, typer.Option(help="Folder for items.jsonl and summary.json.")],
+    n: Annotated[int, typer.Option("-n", "--samples", min=1, help="Answers per question.")] = 16,
+    temperature: Annotated[float, typer.Option(min=0)] = 0.6,
+    top_p: Annotated[float, typer.Option(min=0, max=1)] = 0.95,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Of one answer.")] = 8192,
+    seed: Annotated[int, typer.Option(help="Of sampling and intervals.")] = 0,
+    chat_template_kwargs: Annotated[
+        str, typer.Option(help="verl's data.apply_chat_template_kwargs, as JSON.")
+    ] = '{"enable_thinking": false}',
+    reward: Annotated[
+        str, typer.Option(help="pkg://module or a file with a reward function of verl's form.")
+    ] = "pkg://reward_fns",
+    reward_name: Annotated[str, typer.Option(help="The function's name.")] = "compute_score",
+    reward_kwargs: Annotated[str, typer.Option(help="Its further arguments, as JSON.")] = "{}",
+    rows: Annotated[int | None, typer.Option(min=1, help="Only the first so many questions.")] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Questions at a time: what a kill can lose.")] = 64,
+    tensor_parallel: Annotated[int, typer.Option(min=1, help="GPUs that the model is spread over.")] = 1,
+    max_model_len: Annotated[
+        int | None, typer.Option(min=1, help="Positions to load the model with; less needs less memory.")
+    ] = None,
+    gpu_memory_utilization: Annotated[float, typer.Option(min=0.05, max=1, help="Share of a GPU for vLLM.")] = 0.9,
+    dtype: Annotated[str, typer.Option(help="auto: the model's own on a GPU, float32 on a CPU.")] = "auto",
+) -> None:
+    """Sample answers with vLLM, grade them, and report avg@n, pass@k, maj@n with 95 % intervals over questions.
+
+    The defaults are the paper's protocol. Stopped and started again with the same --out, it goes on where it was.
+    A checkpoint of verl's FSDP engine is merged first, by verl's own merger (in bfloat16).
+    """
+    from workflows.evaluate.checkpoint import resolve_model
+    from workflows.evaluate.engine import Sampling, VLLMEngine
+    from workflows.evaluate.grading import load_reward
+    from workflows.evaluate.pipeline import describe, evaluate, read_rows
+    from workflows.evaluate.summary import table
+
+    console, errors = Console(), Console(stderr=True)
+    template, extra = _object(chat_template_kwargs, "--chat-template-kwargs"), _object(reward_kwargs, "--reward-kwargs")
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    try:
+        sampling = Sampling(n, temperature, top_p, max_tokens, seed, template)
+        questions = read_rows(data, rows)
+        function = load_reward(reward, reward_name, extra)
+        with Progress(*columns, TimeRemainingColumn(), console=errors) as bar:
+            task = bar.add_task("finding or merging the model", total=None)
+            folder = resolve_model(model)
+            others: dict[str, Any] = {"dtype": dtype, "reward": [reward, reward_name, extra]}
+
+            def load() -> VLLMEngine:
+                bar.update(task, description="loading the model")
+                return VLLMEngine(
+                    folder, sampling, tensor_parallel=tensor_parallel, max_model_len=max_model_len,
+                    gpu_memory_utilization=gpu_memory_utilization, dtype=dtype,
+                )  # fmt: skip
+
+            def show(done: int, total: int) -> None:
+                bar.update(task, description="questions", completed=done, total=total)
+
+            summary = evaluate(
+                questions, out, engine=load, reward=function, sampling=sampling, batch=batch, progress=show,
+                settings=describe(folder, data, len(questions), **others),
+            )  # fmt: skip
+    except (ValueError, OSError) as error:
+        errors.print(f"{error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(1) from error
+    console.print(table(summary), highlight=False)
+    console.print(f"{out / 'summary.json'}\n{out / 'items.jsonl'}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _object(text: str, option: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"{option} {text}: not JSON ({error})") from error
+    if not isinstance(value, dict):
+        raise typer.BadParameter(f"{option} {text}: must be a JSON object")
+    return value

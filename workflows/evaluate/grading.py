@@ -1,0 +1,64 @@
+"""The verdict on one answer: `reward_fns.compute_score`, or any reward function of verl's form."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from workflows.evaluate.engine import Answer
+
+DEFAULT = "pkg://reward_fns"
+
+
+def load_reward(path: str, name: str = "compute_score", kwargs: Mapping[str, Any] | None = None) -> Callable[..., Any]:
+    """What verl's `reward.custom_reward_function.{path,name,reward_kwargs}` would call.
+
+    Raises:
+        ValueError: it cannot be imported.
+    """
+    from verl.utils.import_utils import load_extern_object
+
+    try:
+        function: Any = load_extern_object(path, name)
+    except (ImportError, AttributeError, FileNotFoundError, RuntimeError) as error:
+        raise ValueError(f"--reward {path}: {name} cannot be imported ({error})") from error
+    extra = dict(kwargs or {})
+    if inspect.iscoroutinefunction(function):
+        return lambda **arguments: asyncio.run(function(**arguments, **extra))
+    return lambda **arguments: function(**arguments, **extra)
+
+
+def grade(
+    reward: Callable[..., Any], row: Mapping[str, Any], answers: Sequence[Answer], executor: ThreadPoolExecutor
+) -> list[dict[str, Any]]:
+    """One sample per answer: the answer and its verdict, ready for JSON.
+
+    Keys: text, tokens, truncated, score, acc, format_ok (None where the reward function does not say), pred,
+    infra_error.
+    """
+    verdicts = executor.map(lambda answer: _verdict(reward, row, answer), answers)
+    return [
+        {"text": answer.text, "tokens": answer.tokens, "truncated": answer.truncated, **verdict}
+        for answer, verdict in zip(answers, verdicts, strict=True)
+    ]
+
+
+def _verdict(reward: Callable[..., Any], row: Mapping[str, Any], answer: Answer) -> dict[str, Any]:
+    result = reward(
+        data_source=row["data_source"],
+        solution_str=answer.text,
+        ground_truth=row["reward_model"]["ground_truth"],
+        extra_info=dict(row.get("extra_info") or {}),
+    )
+    found = result if isinstance(result, dict) else {"score": result}
+    score = float(found["score"])
+    return {
+        "score": score,
+        "acc": float(found.get("acc", score)),
+        "format_ok": float(found["format_ok"]) if "format_ok" in found else None,
+        "pred": str(found.get("pred", "")),
+        "infra_error": bool(found.get("infra_error", False)),
+    }

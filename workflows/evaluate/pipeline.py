@@ -1,0 +1,108 @@
+"""Sample, grade, write down, summarise; goes on where an earlier call was stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from workflows.evaluate.engine import Engine, Sampling
+from workflows.evaluate.grading import grade
+from workflows.evaluate.journal import Journal, fingerprint
+from workflows.evaluate.summary import Summary, summarise
+
+SUMMARY = "summary.json"
+NEEDED = ("data_source", "prompt", "reward_model")
+
+
+def evaluate(
+    rows: Sequence[Mapping[str, Any]],
+    out: Path,
+    *,
+    engine: Callable[[], Engine],
+    reward: Callable[..., Any],
+    sampling: Sampling,
+    settings: Mapping[str, Any],
+    batch: int = 64,
+    progress: Callable[[int, int], object] = lambda done, total: None,
+) -> Summary:
+    """Evaluates `rows` (verl's schema) and writes items.jsonl and summary.json into `out`.
+
+    Args:
+        engine: called once, and only if something is left to do: loading a model takes its time.
+        settings: what the answers depend on besides `sampling`; see `describe`.
+        batch: questions whose answers are sampled together. What a kill can lose.
+        progress: called with the number of questions done and of all.
+
+    Raises:
+        SettingsDifferError: `out` holds the answers of another evaluation.
+        ValueError: not one answer could be graded.
+        OSError: `out` cannot be written; what was graded before is in it.
+    """
+    described = {**settings, "sampling": sampling.record()}
+    journal = Journal(out, described)
+    left = [number for number in range(len(rows)) if number not in journal.done]
+    progress(len(journal.done), len(rows))
+    if left:
+        started = time.monotonic()
+        sampler = engine()
+        prompts = {number: sampler.prompt_ids(rows[number]["prompt"]) for number in left}
+        with ThreadPoolExecutor(min(32, 2 * (os.cpu_count() or 1))) as executor:
+            for start in range(0, len(left), batch):
+                numbers = left[start : start + batch]
+                answers = sampler.generate([(number, prompts[number]) for number in numbers])
+                journal.append(
+                    {
+                        "number": number,
+                        "data_source": rows[number]["data_source"],
+                        "index": (rows[number].get("extra_info") or {}).get("index"),
+                        "samples": grade(reward, rows[number], several, executor),
+                    }
+                    for number, several in zip(numbers, answers, strict=True)
+                )
+                progress(len(journal.done), len(rows))
+        described["seconds_of_this_call"] = round(time.monotonic() - started, 1)
+    summary = summarise(journal.done.values(), n=sampling.n, seed=sampling.seed, settings=described)
+    partial = out / f".{SUMMARY}.partial"
+    partial.write_text(json.dumps(summary.record(), indent=2) + "\n", encoding="utf-8")
+    partial.replace(out / SUMMARY)
+    return summary
+
+
+def read_rows(data: Path, limit: int | None = None) -> list[dict[str, Any]]:
+    """The rows of a parquet file in verl's schema, the first `limit` of them.
+
+    Raises:
+        ValueError: no such file, not parquet, or a column that is missing.
+    """
+    import pyarrow.lib
+    import pyarrow.parquet
+
+    if not data.is_file():
+        raise ValueError(f"{data}: there is no such file; `srpo prepare` makes one")
+    try:
+        rows = pyarrow.parquet.read_table(data).to_pylist()
+    except (pyarrow.lib.ArrowException, OSError) as error:
+        raise ValueError(f"{data} cannot be read as parquet: {error}") from error
+    if not rows:
+        raise ValueError(f"{data} has no rows")
+    if missing := [name for name in NEEDED if name not in rows[0]]:
+        raise ValueError(f"{data} lacks the column(s) {', '.join(missing)}; it has {', '.join(rows[0])}")
+    return rows[:limit]
+
+
+def describe(model: str, data: Path, rows: int, **others: Any) -> dict[str, Any]:
+    """The settings of an evaluation: which model, which data, by content where they are here, and `others`."""
+    folder = Path(model)
+    return {
+        "model": model,
+        "model_sha256": fingerprint(folder) if folder.is_dir() else None,
+        "data": str(data),
+        "data_sha256": fingerprint(data),
+        "rows": rows,
+        **others,
+    }
