@@ -166,6 +166,8 @@ def watch(
             for name in log.read_new():
                 if not outcome.records:
                     enter(name)
+            if not metrics.path.exists():
+                metrics = MetricsLog(files.metrics)  # the trainer may choose the place when it starts
             for record in metrics.read_new():
                 enter(TRAINING)
                 outcome.records.append(record)

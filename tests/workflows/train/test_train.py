@@ -1,0 +1,128 @@
+"""`srpo train` around a fake trainer: folders, starts, endings, environment; and the checks before it."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+from workflows.cli import app
+from workflows.compose_config import ConfigError, compose_config
+from workflows.run_reader import read_run
+from workflows.train.folder import claim_run, newest_checkpoint
+from workflows.train.run import RunFailed, environment, planned_steps, train
+
+REPOSITORY = Path(__file__).parents[3]
+
+
+@pytest.fixture
+def start(tmp_path, monkeypatch):
+    """start(ending, steps, name, ...): one start of a run in tmp_path/run."""
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+
+    def one(ending="well", steps=2, name="20260101-000000", **options):
+        out = tmp_path / "run"
+        command = [sys.executable, "-m", "tests.workflows.train.fake_run", str(out), ending, str(steps), name]
+        with (tmp_path / "shown.txt").open("a") as shown:
+            console = Console(file=shown, width=200)
+            return train("srpo_tiny", out=out, checks=False, console=console, command=command, timeout=60, **options)
+
+    return one
+
+
+def test_a_run_that_ends_well(start, tmp_path):
+    summary = start()
+    assert (summary.steps, summary.held_out_before, summary.held_out_after) == (2, 0.25, 0.75)
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["points_gained"] == 50
+    shown = (tmp_path / "shown.txt").read_text()
+    assert "step 2/25" in shown
+    assert "srpo_run/20260101-000000/metrics.jsonl" in shown
+    assert "loading model and engine" in (tmp_path / "shown.txt").read_text()
+
+
+def test_a_later_start_keeps_the_metrics_and_the_log_of_the_first(start, tmp_path):
+    with pytest.raises(RunFailed, match=r"global_step_3 is there.*--resume"):
+        start("raises", 3)
+    summary = start("well", 4, name="20260102-000000", resume=True)
+    assert summary.steps == 4
+    run = read_run(tmp_path / "run")
+    assert (run.starts, [record.step for record in run.records]) == (2, [0, 1, 2, 3, 4])
+    assert "KeyError" in (tmp_path / "run" / "train.1.log").read_text()
+    assert "KeyError" not in (tmp_path / "run" / "train.log").read_text()
+    assert re.search(r"going on from .*global_step_3", (tmp_path / "shown.txt").read_text())
+
+
+def test_a_run_is_neither_overwritten_nor_resumed_by_accident(start, tmp_path):
+    start()
+    with pytest.raises(FileExistsError, match="go on with it by --resume, or begin anew by --fresh"):
+        start()
+    start(steps=1, fresh=True)
+    (before,) = tmp_path.glob("run.before-*")
+    assert read_run(before).records[-1].step == 2
+    assert read_run(tmp_path / "run").records[-1].step == 1
+
+
+def test_folders_that_are_no_run(tmp_path):
+    with pytest.raises(FileNotFoundError, match="holds no run"):
+        claim_run(tmp_path / "nothing", resume=True, fresh=False)
+    with pytest.raises(ValueError, match="give one of them"):
+        claim_run(tmp_path, resume=True, fresh=True)
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(FileExistsError, match="holds other files"):
+        claim_run(tmp_path, resume=False, fresh=False)
+    with pytest.raises(FileExistsError, match="is a file"):
+        claim_run(tmp_path / "notes.txt", resume=False, fresh=False)
+
+
+def test_the_newest_checkpoint_is_that_of_the_largest_step(tmp_path):
+    assert newest_checkpoint(tmp_path) is None
+    for step in (2, 10, 9):
+        (tmp_path / f"global_step_{step}").mkdir()
+    assert newest_checkpoint(tmp_path) == tmp_path / "global_step_10"
+
+
+def test_the_childs_environment(tmp_path):
+    files = claim_run(tmp_path / "run", resume=False, fresh=False)
+    plain = environment(files, cpu=True, base={"VERL_FILE_LOGGER_PATH": "/elsewhere", "HOME": "/root"})
+    assert plain["VLLM_CPU_KVCACHE_SPACE"] == "1"
+    assert not {"VERL_FILE_LOGGER_PATH", "TENSORBOARD_DIR", "HF_HUB_OFFLINE", "RAY_ADDRESS"} & plain.keys()
+    given = environment(files, cpu=False, base={"RAY_ADDRESS": "ray://head:10001", "HF_HUB_OFFLINE": "1"})
+    assert (given["RAY_ADDRESS"], given["HF_HUB_OFFLINE"]) == ("ray://head:10001", "1")
+    assert "VLLM_CPU_KVCACHE_SPACE" not in given
+
+
+def test_the_number_of_steps_is_known_from_the_config_or_the_data(tmp_path):
+    data = tmp_path / "train.parquet"
+    pd.DataFrame({"a": range(50)}).to_parquet(data)
+    words = [f"data.train_files={data}", "data.train_batch_size=16"]
+    assert planned_steps(compose_config("srpo_tiny", words)) == 25
+    words += ["trainer.total_training_steps=null", "trainer.total_epochs=4"]
+    assert planned_steps(compose_config("srpo_tiny", words)) == 12
+    data.unlink()
+    assert planned_steps(compose_config("srpo_tiny", words)) is None
+
+
+def test_a_config_that_cannot_be_composed_touches_nothing(tmp_path):
+    with pytest.raises(ConfigError, match="no config"):
+        train("srpo_tinny", out=tmp_path / "run")
+    result = CliRunner().invoke(app, ["train", "srpo_tiny", "no.such=1", "--out", str(tmp_path / "run")])
+    assert result.exit_code == 2
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_checks_stop_a_run_before_it_starts(tmp_path):
+    """Missing data and model, found by the config's own checks through `srpo doctor`."""
+    result = CliRunner().invoke(
+        app, ["train", "srpo_tiny", f"tiny.folder={tmp_path}/nothing", "--out", str(tmp_path / "run")]
+    )
+    assert result.exit_code == 1, result.output
+    assert "train.parquet: there is no such file" in result.output
+    assert "Nothing was started" in result.output
+    assert not (tmp_path / "run").exists()

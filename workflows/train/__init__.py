@@ -1,0 +1,1 @@
+"""`srpo train`: checks, then `verl.trainer.main_ppo`, watched to its end."""

@@ -1,0 +1,54 @@
+"""`srpo train CONFIG`: the command line of :func:`workflows.train.run.train`."""
+
+from __future__ import annotations
+
+import math
+import signal
+from pathlib import Path
+from types import FrameType
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+
+@app.command()
+def main(
+    config_name: Annotated[str, typer.Argument(help="Which config, e.g. srpo, grpo, sdpo, srpo_tiny.")],
+    out: Annotated[Path, typer.Option(help="Folder of the run: checkpoints, metrics, config, log.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(help="Hydra overrides, e.g. data.train_files=runs/data/biology/train.parquet"),
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in --out.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Begin anew; what is in --out is moved beside it.")] = False,
+    no_checks: Annotated[bool, typer.Option("--no-checks", help="Start without srpo doctor and srpo plan.")] = False,
+    timeout: Annotated[float | None, typer.Option(min=1, help="Seconds after which the run is ended.")] = None,
+) -> None:
+    """Check a config, then train with it: `python -m verl.trainer.main_ppo`, watched to its end.
+
+    What verl, Ray and vLLM say is in train.log. When it ends, for whatever reason, no process of it is left.
+    Exit code 1 if the checks or the run failed, 2 if the config cannot be composed.
+    """
+    from workflows.compose_config import ConfigError
+    from workflows.train.run import RunFailed, train
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, stop)  # a polite kill cleans up as Ctrl-C does
+    errors = Console(stderr=True)
+    try:
+        train(
+            config_name, overrides or (), out=out, resume=resume, fresh=fresh, checks=not no_checks,
+            timeout=math.inf if timeout is None else timeout,
+        )  # fmt: skip
+    except (RunFailed, ValueError, OSError) as error:
+        errors.print(f"\n{error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(2 if isinstance(error, ConfigError) else 1) from error
+    except KeyboardInterrupt:
+        errors.print(f"\nstopped; no process of the run is left. Go on with --resume (--out {out})", style="red")
+        raise typer.Exit(130) from None

@@ -1,0 +1,80 @@
+"""The folder of a run that `srpo train` starts: it is `trainer.default_local_dir`, and outlives several starts."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from workflows.run_reader import METRICS, STARTS
+from workflows.verl_run import RunFiles
+
+
+@dataclass(frozen=True)
+class TrainFiles(RunFiles):
+    """Where a start keeps what. `earlier` names the starts that were there before it.
+
+    The trainer itself makes the folder of a start (`srpo_verl.training.run_record`), so it appears during the run.
+    """
+
+    earlier: frozenset[str] = frozenset()
+
+    @property
+    def start(self) -> Path:
+        """`srpo_run/<time>` of this start; a place that does not exist before the trainer has made it."""
+        new = [place for place in _starts(self.folder) if place.name not in self.earlier]
+        return max(new) if new else self.folder / STARTS / "not-yet"
+
+    @property
+    def metrics(self) -> Path:
+        return self.start / METRICS
+
+    @property
+    def tensorboard(self) -> Path:
+        return self.start / "tensorboard"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.folder
+
+
+def claim_run(folder: Path, *, resume: bool, fresh: bool) -> TrainFiles:
+    """The folder, ready for a start.
+
+    Args:
+        resume: go on with the run that is in it.
+        fresh: begin anew; what is in it is moved beside it, to `<folder>.before-<time>`.
+
+    Raises:
+        FileExistsError: something is in it and neither is given, or it is a file.
+        ValueError: both are given.
+        FileNotFoundError: there is nothing to resume.
+    """
+    if resume and fresh:
+        raise ValueError("--resume goes on with a run, --fresh begins anew: give one of them")
+    folder = folder.absolute()
+    if folder.is_file():
+        raise FileExistsError(f"--out {folder} is a file; name a folder")
+    is_run = (folder / STARTS).is_dir()
+    if resume and not is_run:
+        raise FileNotFoundError(f"--resume: {folder} holds no run (no {STARTS}/ in it)")
+    if not resume and folder.is_dir() and any(folder.iterdir()):
+        if not fresh:
+            what = "a run: go on with it by --resume, or begin anew by --fresh" if is_run else "other files"
+            raise FileExistsError(f"{folder} holds {what}; or name another --out")
+        folder.rename(folder.with_name(f"{folder.name}.before-{time.strftime('%Y%m%d-%H%M%S')}"))
+    folder.mkdir(parents=True, exist_ok=True)
+    files = TrainFiles(folder, earlier=frozenset(place.name for place in _starts(folder)))
+    if files.log.exists():
+        files.log.rename(folder / f"train.{len(files.earlier)}.log")
+    return files
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The `global_step_N` with the largest N."""
+    steps = [place for place in folder.glob("global_step_*") if place.is_dir()]
+    return max(steps, key=lambda place: int(place.name.rpartition("_")[2]), default=None)
+
+
+def _starts(folder: Path) -> list[Path]:
+    return [place for place in (folder / STARTS).glob("*") if place.is_dir()]
