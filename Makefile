@@ -2,6 +2,7 @@
 # make test    every test; `make test-fast` leaves out those that start Ray and vLLM
 # make test-cluster    a run over a Ray cluster of two nodes (network namespaces; needs root), one of which is lost
 # make reproduce-demo  a grid of twelve tiny runs, killed half way and started again
+# make nightly soak, workers killed again and again, the rarer faults, 10,000 and more examples of the property tests
 # make lint    ruff (rules and format) and mypy
 # make venv    .venv from requirements/cpu.txt; the other targets call it
 # make lock    resolve pyproject.toml into requirements/*.txt (needs uv)
@@ -19,7 +20,7 @@ BIN := $(VENV)/bin
 # Two OpenMP threads on a small, busy machine are slower than one.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test test-fast test-cluster reproduce-demo lint format venv lock clean distclean
+.PHONY: demo test test-fast test-cluster nightly reproduce-demo lint format venv lock clean distclean
 
 demo: venv
 	$(BIN)/python -m workflows.demo $(ARGS)
@@ -39,6 +40,13 @@ test-cluster: venv
 reproduce-demo: venv
 	$(BIN)/python examples/grid/demo.py $(ARGS)
 
+# SRPO_SOAK_STEPS=300 SRPO_KILLS=10 by default.
+nightly: venv
+	HYPOTHESIS_PROFILE=explore $(BIN)/python -m pytest -m "hypothesis and not stack" --hypothesis-show-statistics \
+		tests/core tests/training $(ARGS) > fuzz.log || (tail -40 fuzz.log; exit 1)
+	awk '/ passing, / { n += $$2 } END { print n " examples passed"; exit n < 10000 }' fuzz.log
+	$(BIN)/python -m pytest -m nightly tests/stack -s $(ARGS)
+
 lint: venv
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -55,7 +63,7 @@ lock:
 	requirements/lock.sh $(LOCK_FLAGS)
 
 clean:
-	rm -rf build dist outputs .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf fuzz.log build dist outputs .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
 distclean: clean

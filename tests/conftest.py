@@ -16,3 +16,13 @@ from hypothesis import HealthCheck, settings
 settings.register_profile("srpo", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("explore", deadline=None, max_examples=1000, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "srpo"))
+
+
+def pytest_collection_modifyitems(config, items):
+    """Tests marked `nightly` run only where `-m` names the marker."""
+    if "nightly" in config.option.markexpr:
+        return
+    left_out = [item for item in items if item.get_closest_marker("nightly")]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if not item.get_closest_marker("nightly")]

@@ -1,5 +1,5 @@
 """The typed `srpo.*` settings, the checks made before anything starts, and one small YAML per method."""
 
-from srpo_verl.config.schema import SRPOConfig, TeacherConfig, settings
+from srpo_verl.config.schema import SRPOConfig, TeacherConfig, WatchdogConfig, settings
 
-__all__ = ["SRPOConfig", "TeacherConfig", "settings"]
+__all__ = ["SRPOConfig", "TeacherConfig", "WatchdogConfig", "settings"]

@@ -7,6 +7,7 @@ Hydra turns an exception of a callback into a warning, so a problem ends the pro
 from __future__ import annotations
 
 import os
+import re
 import sys
 import traceback
 from collections.abc import Iterator
@@ -17,9 +18,17 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from srpo_verl.config.schema import SRPOConfig, settings
 
+SECRET_KEY = re.compile(
+    r"(api_?key|secret|password|passwd|credential|(hf|access|auth|bearer)_?token)s?$", re.IGNORECASE
+)
+
 
 class Preflight(Callback):
     """Refuses a config that cannot run, prints warnings and the differences from the paper's Table 3."""
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Before Hydra saves the config."""
+        _refuse(secrets(config))
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
         try:
@@ -29,14 +38,36 @@ class Preflight(Callback):
             raise SystemExit(1) from None
         for warning in warnings:
             print(f"srpo: warning: {warning}", file=sys.stderr)
-        if problems:
-            for problem in problems:
-                print(f"srpo: {problem}", file=sys.stderr)
-            raise SystemExit(2)
+        _refuse(problems)
         from srpo_verl.training.run_record import differences_from_paper
 
         for key, (paper, here) in differences_from_paper(config).items():
             print(f"srpo: differs from the paper's Table 3: {key} = {here} (paper: {paper})")
+
+
+def _refuse(problems: list[str]) -> None:
+    for problem in problems:
+        print(f"srpo: {problem}", file=sys.stderr)
+    if problems:
+        raise SystemExit(2)
+
+
+def secrets(config: DictConfig) -> list[str]:
+    """Keys that hold a secret, each with what to do instead."""
+
+    def walk(node: Any, path: str) -> Iterator[str]:
+        items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+        for name, value in items:
+            here = f"{path}.{name}" if path else str(name)
+            if isinstance(value, str) and value and SECRET_KEY.search(here):
+                yield here
+            yield from walk(value, here)
+
+    return [
+        f"{key} holds a secret, and verl prints the whole config into its log: leave it out and set the environment "
+        "variable that the library reads (WANDB_API_KEY, HF_TOKEN, ...)"
+        for key in walk(OmegaConf.to_container(config, resolve=False), "")
+    ]
 
 
 def check(config: DictConfig) -> tuple[list[str], list[str]]:
@@ -54,8 +85,9 @@ def check(config: DictConfig) -> tuple[list[str], list[str]]:
     except ValueError as error:
         return [str(error)], []
     check_registered()
-    problems = [*_combinations(config, srpo), *_data(config), *_model(config, srpo)]
-    return problems, list(_warnings(config, srpo))
+    data_problems, data_warnings = _data(config)
+    problems = [*_combinations(config, srpo), *data_problems, *_model(config, srpo)]
+    return problems, [*data_warnings, *_warnings(config, srpo)]
 
 
 def _combinations(config: DictConfig, srpo: SRPOConfig) -> Iterator[str]:
@@ -109,36 +141,30 @@ def _combinations(config: DictConfig, srpo: SRPOConfig) -> Iterator[str]:
         yield "a colocated reward model gives its verdict per batch, without `acc`; use a reward function"
 
 
-def _data(config: DictConfig) -> Iterator[str]:
-    """Files that are missing, and columns that verl needs."""
-    import pyarrow.lib
-    import pyarrow.parquet
+def _data(config: DictConfig) -> tuple[list[str], list[str]]:
+    """Files that are missing or of no use, and rows nothing can be learnt from: problems and warnings."""
+    from srpo_verl.config.data_check import check_file
 
+    problems, warnings = [], []
     for key in ("train_files", "val_files"):
         files = config.data[key]
+        rows, counted = 0, True
         for path in files if isinstance(files, list | ListConfig) else [files]:
             local = os.path.expanduser(str(path))
-            if "://" in local:
+            name = f"data.{key}={path}"
+            if "://" not in local and not os.path.isfile(local):
+                problems.append(f"{name}: there is no such file")
+            if not os.path.isfile(local) or not local.endswith(".parquet"):
+                counted = False
                 continue
-            if not os.path.isfile(local):
-                yield f"data.{key}={path}: there is no such file"
-                continue
-            if not local.endswith(".parquet"):
-                continue
-            try:
-                columns = set(pyarrow.parquet.read_schema(local).names)
-                rows = pyarrow.parquet.read_metadata(local).num_rows
-            except (pyarrow.lib.ArrowException, OSError) as error:
-                yield f"data.{key}={path} cannot be read as parquet: {error}"
-                continue
-            needed = {config.data.prompt_key, config.data.reward_fn_key, "reward_model"}
-            if missing := needed - columns:
-                yield f"data.{key}={path} lacks the column(s) {', '.join(sorted(missing))}; it has {sorted(columns)}"
-            if rows == 0:
-                yield f"data.{key}={path} has no rows"
-            elif key == "train_files" and rows < config.data.train_batch_size and isinstance(files, str):
-                size = config.data.train_batch_size
-                yield f"data.{key}={path} has {rows} rows, less than data.train_batch_size={size}"
+            report = check_file(local, prompt_key=config.data.prompt_key, source_key=config.data.reward_fn_key)
+            problems += [f"{name} {problem}" for problem in report.problems]
+            warnings += [f"{name} {warning}" for warning in report.warnings]
+            rows += report.rows
+            counted = counted and not report.problems
+        if key == "train_files" and counted and rows < (size := config.data.train_batch_size):
+            problems.append(f"data.{key} has {rows} rows, less than data.train_batch_size={size}")
+    return problems, warnings
 
 
 def _model(config: DictConfig, srpo: SRPOConfig) -> Iterator[str]:

@@ -7,7 +7,7 @@ teacher enters as a loss on logits or as an advantage (`advantage_mix`).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -38,6 +38,27 @@ class TeacherConfig:
     remove_thinking: bool = True
     # Use the grader's `feedback` as teacher information where no correct sibling exists.
     use_feedback: bool = False
+
+
+@dataclass
+class WatchdogConfig:
+    """Seconds after which a wait ends the run, with a report. 0: no limit."""
+
+    # Seconds between two looks. 0: no watchdog.
+    interval: float = 5.0
+    # Loading model and engines.
+    startup: float = 3600.0
+    # All rollouts of a batch, with their verdicts.
+    gen: float = 7200.0
+    # One pass over the validation set.
+    testing: float = 14400.0
+    # Each of the stages that compute: log-probs, teacher, advantages, update.
+    compute: float = 7200.0
+    # The actor's weights on their way to the rollout engine.
+    update_weights: float = 1800.0
+    save_checkpoint: float = 3600.0
+    # One verdict of the reward function: the rollout then counts as failed, the run goes on.
+    reward: float = 600.0
 
 
 @dataclass
@@ -72,7 +93,10 @@ class SRPOConfig:
     dump_freq: int = 1
     # Seconds between two looks at the replay buffer.
     poll_interval: float = 2.0
+    # Least and greatest score of a verdict; one outside counts nowhere. null: any finite number.
+    score_range: list[float] | None = field(default_factory=lambda: [0.0, 1.0])
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
+    watchdog: WatchdogConfig = field(default_factory=WatchdogConfig)
 
     def __post_init__(self) -> None:
         for problem in self._problems():
@@ -102,6 +126,11 @@ class SRPOConfig:
         for key, value in (("ratio_clip", self.ratio_clip), ("poll_interval", self.poll_interval)):
             if not value > 0:
                 yield f"srpo.{key}={value} must be positive"
+        for limit in fields(WatchdogConfig):
+            if not getattr(self.watchdog, limit.name) >= 0:
+                yield f"srpo.watchdog.{limit.name}={getattr(self.watchdog, limit.name)} must not be negative"
+        if self.score_range is not None and sorted(set(self.score_range))[:2] != list(self.score_range):
+            yield f"srpo.score_range={self.score_range} must be [least, greatest], or null for any finite score"
         if self.advantage_mix > 0 and self.rows == "none":
             yield "srpo.advantage_mix > 0 needs a teacher: set srpo.rows to all, incorrect or correct"
         if self.advantage_mix > 0 and self.policy_gradient != "all":

@@ -23,11 +23,15 @@ from .template import (
     without_lone_surrogates,
 )
 
-__all__ = ["TeacherPrompt", "strip_thinking", "teacher_messages", "teacher_prompt_ids"]
+__all__ = ["BadMessages", "TeacherPrompt", "strip_thinking", "teacher_messages", "teacher_prompt_ids"]
 
 _SOLUTION = "\nCorrect solution:\n\n"
 _FEEDBACK = "\nThe following is feedback from your unsuccessful earlier attempt:\n\n"
 _INSTRUCTION = "\n\nCorrectly solve the original question."
+
+
+class BadMessages(ValueError):
+    """A row of the data whose conversation cannot be extended."""
 
 
 @dataclass(frozen=True)
@@ -88,8 +92,9 @@ def teacher_messages(
         New dicts; the input is not changed.
 
     Raises:
-        ValueError: messages that are not a list of dicts with role and content, no user message, a user message that
-            is not a text, or neither demonstration nor feedback.
+        BadMessages: messages that are not a list of dicts with role and content, no user message, a user message that
+            is not a text.
+        ValueError: neither demonstration nor feedback.
     """
     conversation, last_user = _check_messages(messages)
     demonstration, feedback = _check_information(demonstration, feedback, remove_thinking)
@@ -190,7 +195,7 @@ def _last_tokens(tokenizer: Any, ids: list[int], budget: int) -> list[int]:
 def _check_messages(messages: Iterable[Any]) -> tuple[list[dict[str, Any]], int]:
     """Copies of the messages, and the index of the last user message."""
     if isinstance(messages, (str, bytes, Mapping)) or not isinstance(messages, Iterable):
-        raise ValueError(  # noqa: TRY004
+        raise BadMessages(
             f"messages must be a list of {{'role', 'content'}} dicts, not a {type(messages).__name__}; "
             "a plain text prompt has to be wrapped as a user message."
         )
@@ -199,18 +204,19 @@ def _check_messages(messages: Iterable[Any]) -> tuple[list[dict[str, Any]], int]
     for index, message in enumerate(messages):
         if not isinstance(message, Mapping):
             name = type(message).__name__
-            raise ValueError(f"message {index} is a {name}, not a dict with 'role' and 'content'.")  # noqa: TRY004
+            raise BadMessages(f"message {index} is a {name}, not a dict with 'role' and 'content'.")
         missing = [key for key in ("role", "content") if key not in message]
         if missing:
-            raise ValueError(f"message {index} has no {' and no '.join(map(repr, missing))}; it has {sorted(message)}.")
+            lacks = " and no ".join(map(repr, missing))
+            raise BadMessages(f"message {index} has no {lacks}; it has {sorted(map(str, message))}.")
         if message["role"] == "user":
             last_user = index
         conversation.append(dict(message))
     if last_user < 0:
-        raise ValueError("messages contain no user message; the teacher's text is added to the last one.")
+        raise BadMessages("messages contain no user message; the teacher's text is added to the last one.")
     content = conversation[last_user]["content"]
     if not isinstance(content, str):
-        raise ValueError(  # noqa: TRY004
+        raise BadMessages(
             f"the content of message {last_user} (the last user message) is a {type(content).__name__}; "
             "only text can be extended, multimodal parts are not supported."
         )

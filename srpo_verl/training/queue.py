@@ -22,3 +22,8 @@ def put_fields(batch: KVBatchMeta, fields: Mapping[str, torch.Tensor]) -> KVBatc
         partition_id=batch.partition_id,
         fields=TensorDict(dict(fields), batch_size=len(batch)),
     )
+
+
+def entries() -> int:
+    """Keys in TransferQueue, of all partitions."""
+    return sum(map(len, (tq.kv_list() or {}).values()))

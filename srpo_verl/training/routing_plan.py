@@ -28,6 +28,8 @@ class Rollout:
     response_length: int
     padding: bool = False
     reward_info: dict[str, Any] | None = None
+    # Nothing in it that the model wrote and that can be read: no token, special tokens only, or tool output only.
+    without_text: bool = False
 
     @property
     def session(self) -> tuple[str, int]:
@@ -64,7 +66,8 @@ class RoutingPlan:
 
     Attributes:
         final: row index of the last output of the row's session.
-        counted: bool; last outputs of real sessions whose verdict is known. Only these are routed or compared.
+        counted: bool; last outputs of real sessions with a known verdict and with text. Only these are routed or
+            compared.
         routing: `srpo_verl.core.Routing` in batch order; `demonstration` holds row indices.
         groups: statistics over the groups of counted rows.
     """
@@ -89,7 +92,7 @@ class RoutingPlan:
         return replace(self, routing=replace(self.routing, to_sdpo=to_sdpo))
 
     def advantages(self, rewards: torch.Tensor, *, normalize_by_std: bool) -> torch.Tensor:
-        """(n,) group-relative advantage of each row's session; 0 for padding and for undecided verdicts."""
+        """(n,) group-relative advantage of each row's session; 0 for one that is not counted."""
         uids = [rollout.session[0] for rollout in self.rollouts]
         values = group_advantages(rewards, uids, normalize_by_std=normalize_by_std, exclude=~self.counted)
         return values[self.final]
@@ -109,7 +112,8 @@ def build_plan(rollouts: Sequence[Rollout], srpo: SRPOConfig) -> RoutingPlan:
         if session not in last or rollouts[row].index > rollouts[last[session]].index:
             last[session] = row
     final = torch.tensor([last[rollout.session] for rollout in rollouts], dtype=torch.long)
-    counted = torch.tensor([final[r] == r and not rollouts[r].padding and not rollouts[r].undecided for r in rows])
+    usable = [not (row.padding or row.undecided or row.without_text) for row in rollouts]
+    counted = torch.tensor([usable[r] and int(final[r]) == r for r in rows], dtype=torch.bool)
 
     order = sorted(rows, key=lambda row: (rollouts[row].session, rollouts[row].index))
     verdicts = torch.tensor([rollouts[r].verdict for r in order], dtype=torch.float64)

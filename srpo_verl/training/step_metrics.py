@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 
-from srpo_verl.core import TeacherPrompt
+from srpo_verl.core import PROBLEMS, TeacherPrompt
 from srpo_verl.training.routing_plan import RoutingPlan
+from srpo_verl.training.teacher_prompts import LeftOut
 
 
 def routing_metrics(plan: RoutingPlan) -> dict[str, float]:
@@ -23,7 +26,6 @@ def routing_metrics(plan: RoutingPlan) -> dict[str, float]:
         "srpo/groups/all_wrong": plan.groups.all_wrong,
         "srpo/groups/mixed": plan.groups.mixed,
         "srpo/infra_errors": sum(rollout.undecided for rollout in real),
-        "srpo/empty_responses": sum(rollout.response_length == 0 for rollout in real),
     }
     for name, rows in (("sdpo", plan.routed), ("grpo", counted & ~plan.routed)):
         chosen = [plan.rollouts[row] for row in rows.nonzero().squeeze(-1).tolist()]
@@ -37,9 +39,24 @@ def routing_metrics(plan: RoutingPlan) -> dict[str, float]:
     return metrics
 
 
-def prompt_metrics(prompts: Sequence[TeacherPrompt], too_long: int) -> dict[str, float]:
-    """Lengths of the teacher prompts, and how many had to be shortened or did not fit at all."""
-    metrics = {"srpo/teacher_prompt/too_long": float(too_long)}
+def bad_data_metrics(plan: RoutingPlan, failures: Sequence[Mapping[str, Any]], rows_left_out: int) -> dict[str, float]:
+    """What is wrong with the rollouts of a batch, by kind; `failures` are notes of rollouts that are not in it."""
+    real = [rollout for rollout in plan.rollouts if not rollout.padding]
+    problems = Counter((rollout.reward_info or {}).get("bad_score", "") for rollout in real)
+    return {
+        "srpo/rows_left_out": float(rows_left_out),
+        "srpo/rollout_failures": float(sum(not note["validate"] for note in failures)),
+        "srpo/without_text": float(sum(rollout.without_text for rollout in real)),
+        **{f"srpo/bad_score/{kind}": float(problems[kind]) for kind in PROBLEMS},
+    }
+
+
+def prompt_metrics(prompts: Sequence[TeacherPrompt], left_out: LeftOut) -> dict[str, float]:
+    """Lengths of the teacher prompts, how many had to be shortened, and how many could not be made."""
+    metrics = {
+        "srpo/teacher_prompt/too_long": float(len(left_out.too_long)),
+        "srpo/teacher_prompt/bad_messages": float(len(left_out.bad_messages)),
+    }
     if prompts:
         lengths = [len(prompt.input_ids) for prompt in prompts]
         metrics["srpo/teacher_prompt/length_mean"] = sum(lengths) / len(lengths)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from srpo_verl.config import SRPOConfig
-from srpo_verl.core import TeacherPrompt, teacher_prompt_ids
+from srpo_verl.core import BadMessages, TeacherPrompt, teacher_prompt_ids
 from srpo_verl.training.routing_plan import RoutingPlan
 
 # Room for the template around question and demonstration; 2048 + 8192 + 512 + 8192 = 18944, the paper's setting.
@@ -27,6 +27,14 @@ def max_teacher_prompt_length(config: Mapping[str, Any], srpo: SRPOConfig) -> in
     return min(wanted, rollout["max_model_len"] - data["max_response_length"])
 
 
+@dataclass(frozen=True)
+class LeftOut:
+    """Routed rows that go back to the GRPO branch because no teacher prompt can be made, by reason."""
+
+    too_long: tuple[int, ...] = ()
+    bad_messages: tuple[int, ...] = ()
+
+
 @dataclass
 class TeacherPromptBuilder:
     """Tokenises the prompts of a plan's routed rows."""
@@ -41,8 +49,8 @@ class TeacherPromptBuilder:
         plan: RoutingPlan,
         messages: Mapping[int, Sequence[Mapping[str, Any]]],
         responses: Mapping[int, Sequence[int]],
-    ) -> tuple[RoutingPlan, dict[int, TeacherPrompt], int]:
-        """Prompts by row, and the plan without the rows whose question alone is too long (with their number).
+    ) -> tuple[RoutingPlan, dict[int, TeacherPrompt], LeftOut]:
+        """Prompts by row, and the plan without the rows whose question alone is too long or whose messages are bad.
 
         Args:
             messages: the chat messages of each routed row.
@@ -50,24 +58,29 @@ class TeacherPromptBuilder:
         """
         texts = {row: self.tokenizer.decode(list(ids), skip_special_tokens=True) for row, ids in responses.items()}
         prompts: dict[int, TeacherPrompt] = {}
-        too_long = []
+        too_long, bad_messages = [], []
         for row in plan.routed_rows():
             # Feedback stands in where no sibling is correct; it does not come on top of one.
             sibling = int(plan.routing.demonstration[row])
-            prompt = teacher_prompt_ids(
-                self.tokenizer,
-                list(messages[row]),
-                demonstration=texts[sibling] if sibling >= 0 else None,
-                feedback=plan.rollouts[row].feedback if sibling < 0 else None,
-                max_length=self.max_length,
-                remove_thinking=self.srpo.teacher.remove_thinking,
-                chat_template_kwargs=dict(self.chat_template_kwargs),
-            )
+            try:
+                prompt = teacher_prompt_ids(
+                    self.tokenizer,
+                    messages[row],
+                    demonstration=texts[sibling] if sibling >= 0 else None,
+                    feedback=plan.rollouts[row].feedback if sibling < 0 else None,
+                    max_length=self.max_length,
+                    remove_thinking=self.srpo.teacher.remove_thinking,
+                    chat_template_kwargs=dict(self.chat_template_kwargs),
+                )
+            except BadMessages:
+                bad_messages.append(row)
+                continue
             if prompt is None:
                 too_long.append(row)
             else:
                 prompts[row] = prompt
-        return plan.without(too_long), prompts, len(too_long)
+        left_out = LeftOut(tuple(too_long), tuple(bad_messages))
+        return plan.without([*too_long, *bad_messages]), prompts, left_out
 
 
 def dump_teacher_prompts(

@@ -24,14 +24,17 @@ from verl.utils.debug import marked_timer
 
 from srpo_verl.config import settings
 from srpo_verl.core import TeacherPrompt
+from srpo_verl.training.driver_watch import build_watchdog, named_failure, watched
 from srpo_verl.training.fields import ROUTED, TOKEN_WEIGHTS, flags, jagged, require
 from srpo_verl.training.objective import METRIC_SCALE
-from srpo_verl.training.queue import get_fields, put_fields
+from srpo_verl.training.queue import entries, get_fields, put_fields
+from srpo_verl.training.rollout_failures import take_failures
 from srpo_verl.training.routing_plan import Rollout, RoutingPlan, build_plan
 from srpo_verl.training.run_record import write_run_record
-from srpo_verl.training.step_metrics import prompt_metrics, routing_metrics, token_metrics
+from srpo_verl.training.step_metrics import bad_data_metrics, prompt_metrics, routing_metrics, token_metrics
 from srpo_verl.training.teacher_pass import TeacherPass, run_teacher
 from srpo_verl.training.teacher_prompts import (
+    LeftOut,
     TeacherPromptBuilder,
     dump_teacher_prompts,
     max_teacher_prompt_length,
@@ -41,6 +44,7 @@ from srpo_verl.training.worker import ANY_ROUTED, COLLECT_TOPK, MEASURE_BRANCHES
 
 
 @register_trainer("srpo")
+@watched
 class SRPOTrainer(PPOTrainerSync):
     """Synchronous trainer whose failed rollouts with a correct sibling are distilled."""
 
@@ -50,6 +54,7 @@ class SRPOTrainer(PPOTrainerSync):
 
     def __init__(self, config):
         self.srpo = settings(config.srpo)
+        self.watchdog = build_watchdog(self)
         super().__init__(config)
 
     @property
@@ -64,7 +69,19 @@ class SRPOTrainer(PPOTrainerSync):
     def _build_replay_buffer(self):
         buffer = super()._build_replay_buffer()
         buffer.poll_interval = self.srpo.poll_interval
+        # verl polls without end for prompts that may never come.
+        buffer.sample = self.watchdog.in_stage("gen", buffer.sample)
         return buffer
+
+    def init(self):
+        self.watchdog.start()
+        with named_failure(self):
+            super().init()
+
+    def fit(self, agent_loop_manager):
+        with named_failure(self):
+            super().fit(agent_loop_manager)
+        self.watchdog.stop()
 
     def _init_resource_pool_mgr(self):
         super()._init_resource_pool_mgr()
@@ -91,9 +108,10 @@ class SRPOTrainer(PPOTrainerSync):
         return batch
 
     def _route(self, batch: KVBatchMeta, metrics: dict) -> None:
-        data = get_fields(batch, ["rm_scores", "responses", "extra_fields"])
+        data = get_fields(batch, ["rm_scores", "responses", "response_mask", "extra_fields"])
         scores = data["rm_scores"].to_padded_tensor(0.0).sum(dim=-1).tolist()
-        responses = data["responses"].unbind()
+        responses, masks = data["responses"].unbind(), data["response_mask"].unbind()
+        special = torch.tensor(self.tokenizer.all_special_ids)
         plan = build_plan(
             [
                 Rollout(
@@ -102,35 +120,36 @@ class SRPOTrainer(PPOTrainerSync):
                     response_length=response.numel(),
                     padding=bool(tag.get("is_padding", False)),
                     reward_info=(extra or {}).get("reward_extra_info"),
+                    without_text=bool(torch.isin(response[mask.bool()], special).all()),
                 )
-                for key, tag, score, response, extra in zip(
-                    batch.keys, batch.tags, scores, responses, list(data["extra_fields"]), strict=True
+                for key, tag, score, response, mask, extra in zip(
+                    batch.keys, batch.tags, scores, responses, masks, list(data["extra_fields"]), strict=True
                 )
             ],
             self.srpo,
         )
-        # A response without a token has nothing to distil.
-        plan = plan.without([row for row in plan.routed_rows() if responses[row].numel() == 0])
-        self.plan, self.prompts, too_long = self._teacher_prompts(batch, plan, responses)
+        metrics["srpo/queue_entries"] = float(entries())
+        metrics.update(bad_data_metrics(plan, take_failures(), getattr(self.train_dataset, "left_out", 0)))
+        self.plan, self.prompts, left_out = self._teacher_prompts(batch, plan, responses)
         metrics.update(routing_metrics(self.plan))
-        metrics.update(prompt_metrics(list(self.prompts.values()), too_long))
+        metrics.update(prompt_metrics(list(self.prompts.values()), left_out))
 
     def _teacher_prompts(
         self, batch: KVBatchMeta, plan: RoutingPlan, responses: list[torch.Tensor]
-    ) -> tuple[RoutingPlan, dict[int, TeacherPrompt], int]:
+    ) -> tuple[RoutingPlan, dict[int, TeacherPrompt], LeftOut]:
         rows = plan.routed_rows()
         if not rows:
-            return plan, {}, 0
+            return plan, {}, LeftOut()
         raw = get_fields(batch.select_keys([batch.keys[row] for row in rows]), ["raw_prompt"])["raw_prompt"]
         messages = dict(zip(rows, list(raw), strict=True))
         siblings = {int(plan.routing.demonstration[row]) for row in rows} - {-1}
-        plan, prompts, too_long = self.prompt_builder.build(
+        plan, prompts, left_out = self.prompt_builder.build(
             plan, messages, {row: responses[row].tolist() for row in siblings}
         )
         if self.srpo.dump_dir and self.global_steps % self.srpo.dump_freq == 0:
             ids = {row: responses[row].tolist() for row in prompts}
             dump_teacher_prompts(self.srpo.dump_dir, self.global_steps, plan, prompts, ids, self.tokenizer)
-        return plan, prompts, too_long
+        return plan, prompts, left_out
 
     # ---- student's top-K -------------------------------------------------------------------------------------
 

@@ -83,9 +83,34 @@ def run(
     timeout: float = 400,
 ) -> Run:
     """Train `steps` steps into `folder`. Kills the whole process group at `timeout` seconds (returncode -9)."""
+    log = folder / "log.txt"
+    arguments = command(folder, model, config=config, steps=steps, overrides=overrides)
+    with open(log, "w") as file:
+        process = subprocess.Popen(
+            arguments,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            env=settings(folder, environment),
+            cwd=folder,
+            start_new_session=True,
+        )
+        try:
+            returncode = process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            returncode = -signal.SIGKILL
+        finally:
+            # Ray's own processes outlive a driver that was killed.
+            _kill_group(process.pid)
+    return Run(folder, returncode, log.read_text(errors="replace"))
+
+
+def command(
+    folder: Path, model: Path, *, config: str = "srpo", steps: int = 2, overrides: Sequence[str] = ()
+) -> list[str]:
+    """The command line of a run of `steps` steps into `folder`, which is created."""
     folder.mkdir(parents=True, exist_ok=True)
     data = write_data(model.parent)
-    command = [
+    return [
         sys.executable,
         "-m",
         "verl.trainer.main_ppo",
@@ -119,23 +144,15 @@ def run(
         f"trainer.total_training_steps={steps}",
         *overrides,
     ]
-    settings = {**os.environ, **ENVIRONMENT, "PYTHONPATH": str(REPOSITORY)}
-    settings["VERL_FILE_LOGGER_PATH"] = str(folder / "metrics.jsonl")
-    settings.pop("PYTHONDONTWRITEBYTECODE", None)
-    settings.update(environment or {})
-    log = folder / "log.txt"
-    with open(log, "w") as file:
-        process = subprocess.Popen(
-            command, stdout=file, stderr=subprocess.STDOUT, env=settings, cwd=folder, start_new_session=True
-        )
-        try:
-            returncode = process.wait(timeout)
-        except subprocess.TimeoutExpired:
-            returncode = -signal.SIGKILL
-        finally:
-            # Ray's own processes outlive a driver that was killed.
-            _kill_group(process.pid)
-    return Run(folder, returncode, log.read_text(errors="replace"))
+
+
+def settings(folder: Path, environment: dict[str, str] | None = None) -> dict[str, str]:
+    """The environment of a run into `folder`."""
+    result = {**os.environ, **ENVIRONMENT, "PYTHONPATH": str(REPOSITORY)}
+    result["VERL_FILE_LOGGER_PATH"] = str(folder / "metrics.jsonl")
+    result.pop("PYTHONDONTWRITEBYTECODE", None)
+    result.update(environment or {})
+    return result
 
 
 def _kill_group(pid: int) -> None:

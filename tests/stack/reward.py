@@ -1,5 +1,7 @@
 """A verdict that a random model gets right about half of the time, from the text alone; and graders that fail."""
 
+import math
+import time
 import zlib
 
 
@@ -29,3 +31,35 @@ def sometimes_undecided(data_source, solution_str, ground_truth, extra_info=None
 
 def raising(data_source, solution_str, ground_truth, extra_info=None, **kwargs):
     raise RuntimeError("this grader is broken")
+
+
+_graded = 0
+
+
+def stuck(data_source, solution_str, ground_truth, extra_info=None, **kwargs):
+    """Answers for the first step's 16 rollouts and never again."""
+    global _graded
+    _graded += 1
+    if _graded > 16:
+        time.sleep(10_000)
+    return compute_score(data_source, solution_str, ground_truth)
+
+
+def odd_verdicts(data_source, solution_str, ground_truth, extra_info=None, **kwargs):
+    """Every kind of verdict that cannot be used, by the length of the reply's checksum."""
+    good = compute_score(data_source, solution_str, ground_truth)
+    kinds = [
+        None,
+        math.nan,
+        math.inf,
+        "1",
+        b"1",
+        [1.0],
+        -3.0,
+        2.5,
+        {"acc": 1.0},
+        {**good, "score": None},
+        {**good, "acc": "yes"},
+    ]
+    choice = zlib.crc32(solution_str.encode()) // 2 % (2 * len(kinds))
+    return kinds[choice] if choice < len(kinds) else good

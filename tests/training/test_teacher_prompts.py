@@ -8,7 +8,12 @@ from transformers import AutoTokenizer
 
 from srpo_verl.config import SRPOConfig, TeacherConfig
 from srpo_verl.training.routing_plan import Rollout, build_plan
-from srpo_verl.training.teacher_prompts import TeacherPromptBuilder, dump_teacher_prompts, max_teacher_prompt_length
+from srpo_verl.training.teacher_prompts import (
+    LeftOut,
+    TeacherPromptBuilder,
+    dump_teacher_prompts,
+    max_teacher_prompt_length,
+)
 from tests.compose import compose
 from tests.training import tiny_model
 
@@ -33,8 +38,8 @@ def test_the_prompt_of_a_failed_rollout(tokenizer, tmp_path):
     plan = plan_of(0, 1)
     answer = [*tokenizer.encode("2 {x} = 4"), tokenizer.eos_token_id]
     messages = {0: [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "2 {x}?"}]}
-    plan, prompts, too_long = builder(tokenizer).build(plan, messages, {1: answer})
-    assert too_long == 0
+    plan, prompts, left_out = builder(tokenizer).build(plan, messages, {1: answer})
+    assert left_out == LeftOut()
     text = tokenizer.decode(prompts[0].input_ids)
     assert text == (
         "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n2 {x}?\nCorrect solution:\n\n2 {x} = 4\n\n"
@@ -48,8 +53,8 @@ def test_the_prompt_of_a_failed_rollout(tokenizer, tmp_path):
 
 def test_a_question_that_does_not_fit_goes_to_grpo_and_is_counted(tokenizer):
     messages = {0: [{"role": "user", "content": "long " * 100}]}
-    plan, prompts, too_long = builder(tokenizer, max_length=40).build(plan_of(0, 1), messages, {1: [5, 6]})
-    assert (too_long, prompts) == (1, {})
+    plan, prompts, left_out = builder(tokenizer, max_length=40).build(plan_of(0, 1), messages, {1: [5, 6]})
+    assert (left_out, prompts) == (LeftOut(too_long=(0,)), {})
     assert not plan.routed.any()
 
 

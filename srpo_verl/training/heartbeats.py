@@ -1,0 +1,67 @@
+"""Signs of life of Ray actors: one small call at a time is outstanding with each of them.
+
+Ray answers for an actor that died. An actor that is busy answers once it has time, so that a call without an answer
+tells for how long an actor has been busy, or stuck.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import ray
+from ray.exceptions import ActorDiedError, RayError
+
+
+def _pid(actor: Any) -> int:
+    return os.getpid()
+
+
+class Heartbeats:
+    """Of actors by name."""
+
+    def __init__(self) -> None:
+        self._asked: dict[str, tuple[ray.ObjectRef, float]] = {}
+        self._pids: dict[str, int] = {}
+        self._dead: dict[str, str] = {}
+
+    def look(self, actors: Mapping[str, Any]) -> list[str]:
+        """Collect answers and ask again. Returns a sentence for each actor that died, now or before."""
+        for name, actor in actors.items():
+            if name in self._dead:
+                continue
+            if name not in self._asked:
+                self._asked[name] = (actor.__ray_call__.remote(_pid), time.monotonic())
+            reference, _ = self._asked[name]
+            if not ray.wait([reference], timeout=0)[0]:
+                continue
+            del self._asked[name]
+            try:
+                self._pids[name] = ray.get(reference)
+            except ActorDiedError as error:
+                self._dead[name] = f"{self._called(name)} is dead: {death(error)}"
+            except RayError:
+                continue  # unreachable for a moment: asked again next time
+        return list(self._dead.values())
+
+    def silent(self, *, longer_than: float) -> list[str]:
+        """A sentence for each actor that has not answered for so many seconds, longest first."""
+        now = time.monotonic()
+        waits = {name: now - since for name, (_, since) in self._asked.items() if now - since > longer_than}
+        order = sorted(waits, key=lambda name: -waits[name])
+        return [f"{self._called(name)} has not answered for {waits[name]:.0f} s" for name in order]
+
+    def _called(self, name: str) -> str:
+        return f"{name} (pid {self._pids[name]})" if name in self._pids else name
+
+
+def death(error: ActorDiedError) -> str:
+    """Why Ray says an actor died, in a sentence."""
+    text = " ".join(str(error).split())
+    if "connection error code 2" in text or "SIGKILL" in text:
+        return "its process was killed (by a signal, or the machine ran out of memory; `dmesg` tells)"
+    detail = re.search(r"Worker exit detail: (.+?\.)(?: |$)", text)
+    return detail[1] if detail else text[:300]
