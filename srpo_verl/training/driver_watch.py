@@ -13,9 +13,8 @@ from typing import Any, TypeVar
 
 import ray
 import transfer_queue as tq
-from ray.exceptions import ActorDiedError, RayTaskError
 
-from srpo_verl.training.heartbeats import Heartbeats, death
+from srpo_verl.training.heartbeats import Heartbeats, describe
 from srpo_verl.training.rollout_failures import waiting_failures
 from srpo_verl.training.watchdog import Watchdog
 
@@ -129,22 +128,12 @@ def named_failure(trainer: Any) -> Iterator[None]:
         trainer.watchdog.closing()
         stage = trainer.watchdog.failed_in or "the training loop"
         where = f"{stage} (step {getattr(trainer, 'global_steps', 0)}) failed"
-        if causes := [*lost_workers(error), *waiting_failures()]:
+        lost = [cause] if " is dead: " in (cause := describe(error)) else []
+        if causes := [*lost, *waiting_failures()]:
             _say([f"{where}: {cause}" for cause in causes] + [newest_checkpoint(trainer)])
         else:
             print(f"srpo: warning: {where}, see the traceback", file=sys.stderr, flush=True)
         raise
-
-
-def lost_workers(error: BaseException) -> list[str]:
-    """What Ray knows about a worker whose death made a call fail."""
-    if isinstance(error, RayTaskError) and isinstance(error.cause, BaseException):
-        error = error.cause
-    if not isinstance(error, ActorDiedError):
-        return []
-    text = str(error)
-    name = next((line.split(":")[1].strip() for line in text.splitlines() if "class_name:" in line), "a worker")
-    return [f"{name} is dead: {death(error)}"]
 
 
 def newest_checkpoint(trainer: Any) -> str:

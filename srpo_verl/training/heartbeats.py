@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import ray
-from ray.exceptions import ActorDiedError, RayError
+from ray.exceptions import ActorDiedError, RayError, RayTaskError
 
 
 def _pid(actor: Any) -> int:
@@ -65,3 +65,13 @@ def death(error: ActorDiedError) -> str:
         return "its process was killed (by a signal, or the machine ran out of memory; `dmesg` tells)"
     detail = re.search(r"Worker exit detail: (.+?\.)(?: |$)", text)
     return detail[1] if detail else text[:300]
+
+
+def describe(error: BaseException) -> str:
+    """An exception in a sentence: of a remote call what it raised, of a dead actor its class and why it died."""
+    if isinstance(error, RayTaskError) and isinstance(error.cause, BaseException):
+        error = error.cause
+    if isinstance(error, ActorDiedError):
+        name = re.search(r"class_name: (\S+)", str(error))
+        return f"{name[1] if name else 'a worker'} is dead: {death(error)}"
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"

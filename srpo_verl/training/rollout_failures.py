@@ -10,6 +10,9 @@ from collections import Counter
 
 import transfer_queue as tq
 
+from srpo_verl.training.heartbeats import describe
+from srpo_verl.training.watchdog import PATIENCE, within
+
 PARTITION = "srpo_rollout_failures"
 # Characters of an exception that are kept.
 LENGTH = 300
@@ -17,7 +20,7 @@ LENGTH = 300
 
 async def note_failure(uid: str, session: int, error: BaseException, *, validate: bool) -> None:
     """Called where it happened, before the prompt gets its final status."""
-    text = f"{type(error).__name__}: {' '.join(str(error).split())}"[:LENGTH]
+    text = describe(error)[:LENGTH]
     await tq.async_kv_put(
         key=f"{uid}_{session}_0", partition_id=PARTITION, tag={"error": text, "uid": uid, "validate": validate}
     )
@@ -40,6 +43,4 @@ def summary(notes: list[dict]) -> list[str]:
 
 def waiting_failures() -> list[str]:
     """`summary` of the notes nobody has taken yet, [] if the queue cannot be asked."""
-    from srpo_verl.training.watchdog import PATIENCE, within
-
     return within(PATIENCE, lambda: summary(take_failures())) or []

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 from omegaconf import OmegaConf
 from ray.exceptions import ActorDiedError, RayTaskError
 
-from srpo_verl.training.driver_watch import lost_workers, newest_checkpoint, unfinished_prompts
-from srpo_verl.training.heartbeats import death
+from srpo_verl.training.driver_watch import newest_checkpoint, unfinished_prompts
+from srpo_verl.training.heartbeats import death, describe
 
 
 def prompt(status):
@@ -62,7 +62,7 @@ def test_rays_words_about_a_death_become_one_sentence():
 
 
 def test_a_lost_worker_is_found_behind_a_remote_call():
-    assert lost_workers(ValueError("x")) == []
-    direct = lost_workers(died(KILLED))
-    assert direct[0].startswith("WorkerDict is dead: its process was killed")
-    assert lost_workers(RayTaskError("f", "traceback", died(KILLED))) == direct
+    assert describe(ValueError("a\nb")) == "ValueError: a b"
+    direct = describe(died(KILLED))
+    assert direct.startswith("WorkerDict is dead: its process was killed")
+    assert describe(RayTaskError("f", "traceback", died(KILLED))) == direct
