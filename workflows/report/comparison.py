@@ -74,7 +74,11 @@ def settings_table(runs: Sequence[ReportedRun]) -> Table:
     found = differences([run.run for run in runs]) if len(runs) > 1 else {}
     groups = []
     for heading, incidental in (("Settings", False), ("Seeds, places, names, lengths, machine", True)):
-        rows = [[Cell(name), *map(Cell, values)] for name, values in found.items() if is_incidental(name) is incidental]
+        rows = [
+            [Cell(name), *map(Cell, values)]
+            for name, values in found.items()
+            if is_incidental(name, values) is incidental
+        ]
         if rows:
             groups.append(Group(heading, rows))
     columns = ["setting", *(run.name for run in runs)]
@@ -117,7 +121,11 @@ def _final_values(runs: Sequence[ReportedRun]) -> list[tuple[str, list[float | N
         ends = [series(run.run.records, *metric.names)[-1:] for run in runs]
         label = f"{metric.title} ({metric.unit})" if metric.unit else metric.title
         found.append(
-            (label, [metric.scale * end[0][1] if end else None for end in ends], 1 if metric.unit == "%" else 3)
+            (
+                label,
+                [metric.scale * end[0][1] if end else None for end in ends],
+                1 if metric.unit in ("%", "tokens") else 3,
+            )
         )
     seconds = [run.clock.seconds_per_step(float("inf")) for run in runs]
     found.append(("Seconds per step, mean of the run", seconds, 2))

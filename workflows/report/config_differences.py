@@ -49,11 +49,11 @@ def differences(runs: Sequence[Run]) -> dict[str, list[str]]:
     return {name: values for name, values in rows.items() if len(set(values)) > 1}
 
 
-def is_incidental(name: str) -> bool:
-    """Whether two seeds of one experiment may differ in this setting."""
-    return _INCIDENTAL.fullmatch(name) is not None
+def is_incidental(name: str, values: Sequence[str]) -> bool:
+    """Whether two seeds of one experiment may differ in this setting: by its name, or because it is a place."""
+    return _INCIDENTAL.fullmatch(name) is not None or all(value.startswith("/") for value in values)
 
 
 def differing_settings(runs: Sequence[Run]) -> dict[str, list[str]]:
     """The differences that make two runs different experiments."""
-    return {name: values for name, values in differences(runs).items() if not is_incidental(name)}
+    return {name: values for name, values in differences(runs).items() if not is_incidental(name, values)}

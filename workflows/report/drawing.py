@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import matplotlib
 
 from workflows.report.curves import Panel
+from workflows.report.labels import ORDER
 
 matplotlib.use("Agg")
 from matplotlib.figure import Figure
@@ -29,8 +31,12 @@ _SVG_ATTRIBUTES = (
 
 
 def style_of(methods: Sequence[str]) -> dict[str, int]:
-    """A number for each method: its colour, line style and marker in every picture of the page."""
-    return {method: number for number, method in enumerate(methods)}
+    """A number for each method: its colour, line style and marker. The paper's methods always have the same."""
+    styles = {method: ORDER.index(method) for method in methods if method in ORDER}
+    free = itertools.chain(
+        (number for number in range(len(PALETTE)) if number not in styles.values()), itertools.count(len(PALETTE))
+    )
+    return styles | {method: next(free) for method in methods if method not in ORDER}
 
 
 def svg(panel: Panel, styles: dict[str, int], *, name: str) -> str:

@@ -133,6 +133,7 @@ def _filters(rollouts: Sequence[ReadRollout]) -> list[tuple[str, str, list[str]]
         ("run", "Run", sorted({rollout.run for rollout in rollouts})),
         ("step", "Step", [str(step) for step in sorted({rollout.step for rollout in rollouts})]),
         ("route", "Route", sorted({rollout.route for rollout in rollouts})),
+        ("score", "Score", sorted({rollout.shown_score for rollout in rollouts})),
     ]
     return [(key, name, values) for key, name, values in found if len(values) > 1]
 

@@ -18,6 +18,7 @@ from workflows.run_reader import Run
 
 # Steps of a run that are looked into, evenly spaced; and characters of a text that are shown.
 MAX_STEPS, MAX_CHARACTERS = 8, 20_000
+MAX_ENDING = 60
 DISTILLED, MIXED, REINFORCED, NO_GRADIENT, UNKNOWN = (
     "SDPO",
     "teacher as advantage",
@@ -43,15 +44,27 @@ class ReadRollout:
     ground_truth: str
     remark: str
 
+    @property
+    def shown_score(self) -> str:
+        return "unknown" if self.score is None else f"{self.score:.3g}"
+
+    @property
+    def ending(self) -> str:
+        """The end of the response, where the answer is, on one line."""
+        text = " ".join(self.response.split())
+        return text if len(text) <= MAX_ENDING else "..." + text[-MAX_ENDING:]
+
 
 def sample_rollouts(runs: Sequence[ReportedRun], *, count: int, seed: int) -> tuple[list[ReadRollout], list[str]]:
     """About `count` rollouts, the same number from each run, step and route as far as they go; and what is missing."""
-    chosen: list[ReadRollout] = []
-    missing: list[tuple[str, str]] = []
-    for run in runs:
-        found, problems = _read(run)
-        chosen += _spread(found, max(1, count // len(runs)), random.Random(f"{seed} {run.name}"))
-        missing += [(run.name, problem) for problem in problems]
+    read = {run.name: _read(run) for run in runs}
+    share = max(1, count // max(1, sum(bool(found) for found, _ in read.values())))
+    chosen = [
+        rollout
+        for name, (found, _) in read.items()
+        for rollout in _spread(found, share, random.Random(f"{seed} {name}"))
+    ]
+    missing = [(name, problem) for name, (_, problems) in read.items() for problem in problems]
     return chosen, said_once(missing)
 
 
