@@ -59,7 +59,7 @@ class SRPOAgentLoopWorker(AgentLoopWorkerTQ.__ray_metadata__.modified_class):
             ) from None
         except KeyError as error:
             # verl reads result["score"] in the reward worker.
-            if "score" not in str(getattr(error, "cause", error)):
+            if getattr(error, "cause", error).args != ("score",):
                 raise
             final.reward_score = None
         if self.reward_loop_worker_handles is None:
