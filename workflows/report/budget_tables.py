@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from workflows.report.intervals import Estimate, estimate
 from workflows.report.labels import order
+from workflows.report.paper_results import METRIC, PAPER, published
 from workflows.report.reported_run import ReportedRun
 from workflows.report.run_clock import say_seconds
 from workflows.report.table import Cell, Group, Table
@@ -29,7 +30,7 @@ def benchmarks(runs: Sequence[ReportedRun]) -> list[str]:
 
 def accuracy_table(runs: Sequence[ReportedRun], budgets: Sequence[float]) -> Table:
     """Table 1 of one model: by benchmark and method, best accuracy in each budget, mean over seeds with an interval."""
-    groups = []
+    groups, notes = [], [*_interval_notes(runs, budgets), *_metric_notes(runs)]
     for benchmark in benchmarks(runs):
         rows = []
         for method in methods(runs):
@@ -39,12 +40,15 @@ def accuracy_table(runs: Sequence[ReportedRun], budgets: Sequence[float]) -> Tab
                 before = estimate([v for run in own if (v := run.before_training(benchmark)) is not None])
                 cells = [_percent(before), *(_percent(e, short) for e, short in estimates)]
                 rows.append([Cell(method), _seeds(own), *cells])
-        groups.append(Group(benchmark, _mark_best(rows, first=3)))
+        rows = _mark_best(rows, first=3)
+        groups.append(Group(benchmark, rows + _paper_rows(runs, benchmark, budgets)))
+    if any(row[0].muted for group in groups for row in group.rows):
+        notes.append(f"Rows of the paper: {PAPER}.")
     return Table(
         f"Best {_metric(runs)} (%) within a budget of training time",
         ["method", "runs", BEFORE, *map(say_seconds, budgets)],
         groups,
-        [*_interval_notes(runs, budgets), *_metric_notes(runs)],
+        notes,
     )
 
 
@@ -100,6 +104,19 @@ def speed_table(runs: Sequence[ReportedRun], budgets: Sequence[float]) -> Table:
         groups,
         ["Without validation and checkpoints. The first step of a start is in it, and warms up."],
     )
+
+
+def _paper_rows(runs: Sequence[ReportedRun], benchmark: str, budgets: Sequence[float]) -> list[list[Cell]]:
+    """What the paper reports for the methods that are there, where it has the same measure and one of the budgets."""
+    if any(not run.metric_names.get(benchmark, f"/{METRIC}").endswith(f"/{METRIC}") for run in runs):
+        return []
+    rows = []
+    for method in methods([run for run in runs if benchmark in run.held_out]):
+        known = published(runs[0].model, benchmark, method)
+        if known and any(budget in known for budget in budgets):
+            values = [f"{known[budget]:.1f}" if budget in known else NONE for budget in (0.0, *budgets)]
+            rows.append([Cell(f"{method}, paper", hint=PAPER, muted=True), Cell("1"), *map(Cell, values)])
+    return rows
 
 
 def _best(runs: Sequence[ReportedRun], benchmark: str, budget: float) -> tuple[Estimate | None, bool]:

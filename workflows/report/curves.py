@@ -87,24 +87,31 @@ class Panel:
 
 
 def panels(runs: Sequence[ReportedRun]) -> list[tuple[Panel, Panel]]:
-    """(over steps, over time) of every metric that was logged, by model and benchmark. Panels may be without curves."""
+    """(over steps, over time) of every metric that was logged: held-out accuracy by benchmark, the rest by data.
+
+    A run validated on several benchmarks is one run of training. Panels over time may be without curves.
+    """
     found = []
     for model in sorted({run.model for run in runs}):
-        for benchmark in sorted({name for run in runs if run.model == model for name in _benchmarks(run)}):
-            own = [run for run in runs if run.model == model and benchmark in _benchmarks(run)]
-            unit, seconds = _time_unit(own)
-            for metric in METRICS:
-                pair = tuple(
-                    Panel(metric, model, benchmark, axis, unit, _curves(own, metric, benchmark, axis, seconds))
-                    for axis in (STEP, TIME)
-                )
-                if pair[0].curves:
-                    found.append((pair[0], pair[1]))
+        own = [run for run in runs if run.model == model]
+        for benchmark in sorted({name for run in own for name in run.held_out}):
+            found += _panels([run for run in own if benchmark in run.held_out], METRICS[:1], benchmark)
+        for data in sorted({run.data for run in own}):
+            found += _panels([run for run in own if run.data == data], METRICS[1:], data)
     return found
 
 
-def _benchmarks(run: ReportedRun) -> list[str]:
-    return list(run.held_out) or [run.data]
+def _panels(runs: Sequence[ReportedRun], metrics: Sequence[Metric], benchmark: str) -> list[tuple[Panel, Panel]]:
+    unit, seconds = _time_unit(runs)
+    found = []
+    for metric in metrics:
+        step, time = (
+            Panel(metric, runs[0].model, benchmark, axis, unit, _curves(runs, metric, benchmark, axis, seconds))
+            for axis in (STEP, TIME)
+        )
+        if step.curves:
+            found.append((step, time))
+    return found
 
 
 def _time_unit(runs: Sequence[ReportedRun]) -> tuple[str, float]:

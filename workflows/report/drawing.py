@@ -68,8 +68,11 @@ def png(pair: tuple[Panel, Panel], styles: dict[str, int]) -> bytes:
     figure.subplots_adjust(left=0.07, right=0.985, bottom=0.24, top=0.91, wspace=0.08)
     for axes, panel in zip(both, pair, strict=True):
         _draw(axes, panel, styles, ink="#1a1a1a", muted="#c4c4c4", palette=PALETTE)
+    both[1].set_ylabel("")
     handles, labels = both[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="lower center", ncols=min(4, len(labels)), frameon=False, fontsize=9)
+    figure.legend(
+        handles, labels, loc="lower center", ncols=min(4, len(labels)), frameon=False, fontsize=9, handlelength=3.2
+    )
     figure.suptitle(f"{pair[0].metric.title}: {pair[0].model}, {pair[0].benchmark}", fontsize=10, color="#1a1a1a")
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from fnmatch import fnmatchcase
@@ -81,8 +82,9 @@ def data_of(run: Run) -> str:
 
 
 def matches(run: Run, pattern: str) -> bool:
-    """Whether `pattern`, as a shell's, fits the run's folder: its path or its name."""
-    return fnmatchcase(str(run.folder), pattern) or fnmatchcase(run.folder.name, pattern)
+    """Whether `pattern`, as a shell's, fits the run's folder: its path, absolute or from here, or its name."""
+    names = (str(run.folder), os.path.relpath(run.folder), run.folder.name)
+    return any(fnmatchcase(name, pattern) for name in names)
 
 
 def given(run: Run, overrides: Mapping[str, Labels]) -> Labels:

@@ -8,12 +8,16 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Cell:
-    """Text, an addition in small print, whether it is the best of its column and group, and a hint on hovering."""
+    """Text, an addition in small print, whether it is the best of its column and group, and a hint on hovering.
+
+    A muted first cell sets its whole row back: it is there to compare with.
+    """
 
     text: str
     small: str = ""
     best: bool = False
     hint: str = ""
+    muted: bool = False
 
     @property
     def plain(self) -> str:

@@ -45,7 +45,7 @@ def test_seeds_are_one_method_and_another_beta_is_not(tmp_path):
     }
 
 
-def test_labels_of_the_user(tmp_path):
+def test_labels_of_the_user(tmp_path, monkeypatch):
     write_run(tmp_path / "a", "srpo", steps=2)
     write_run(tmp_path / "b", "srpo", steps=2, beta=2.0)
     pattern, labels = Labels.parse("*/b:method=Ours, beta 2".replace(", ", " "))
@@ -53,6 +53,9 @@ def test_labels_of_the_user(tmp_path):
     a, b = load_runs([tmp_path], labels=given)[0]
     assert (a.method, a.model, a.seed, list(a.held_out)) == ("SRPO", "8B", "7", ["Chemistry L3"])
     assert (b.method, b.model, list(b.held_out)) == ("Ours beta 2", "Qwen/Qwen3-8B", ["chemistry"])
+    monkeypatch.chdir(tmp_path.parent)
+    relative = {f"{tmp_path.name}/a": Labels(seed="8")}
+    assert [run.seed for run in load_runs([tmp_path], labels=relative)[0]] == ["8", "0"]
     _, notes = load_runs([tmp_path], labels={"nothing": labels})
     assert notes == ["the label pattern 'nothing' matches no run"]
     for text in ("a", "a:b", "a:colour=red", ":method=x", "a:method="):

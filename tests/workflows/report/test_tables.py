@@ -8,6 +8,7 @@ import pytest
 from tests.workflows.report.run_folders import config, line, write_start
 from workflows.report.budget_tables import ablation_table, accuracy_table, speed_table
 from workflows.report.intervals import estimate, t_quantile
+from workflows.report.paper_results import published
 from workflows.report.reported_run import load_runs
 
 
@@ -44,6 +45,30 @@ def test_best_within_each_budget_mean_over_seeds_and_interval(tmp_path):
     assert "single run" in text
     assert "optimistic" in text
     assert "val-core/chem/acc/mean@16" in text
+
+
+def test_the_paper_stands_beside_runs_of_its_models_and_budgets(tmp_path):
+    write(tmp_path / "a", "srpo", 1, [0.4, 0.5], seconds=3000.0, source="sciknoweval_chemistry")
+    runs, _ = load_runs([tmp_path])
+    assert runs[0].model == "Qwen/Qwen3-8B"
+    table = accuracy_table(runs, [600.0, 3600.0, 18000.0])
+    assert rows(table)["sciknoweval_chemistry", "SRPO, paper"] == ["1", "41.1", "–", "69.2", "81.8"]
+    assert any("2604.02288" in note for note in table.notes)
+    assert list(rows(accuracy_table(runs, [600.0]))) == [("sciknoweval_chemistry", "SRPO")]
+    # Averages of Table 1, as the paper prints them.
+    for model, method, averages in (
+        ("Qwen3-8B", "GRPO", (61.8, 72.5, 74.0)),
+        ("Qwen3-8B", "SDPO", (64.8, 71.1, 71.1)),
+        ("Qwen3-8B", "SRPO", (66.9, 75.5, 77.4)),
+        ("Qwen3-4B", "GRPO", (61.8, 68.4, 69.7)),
+        ("Qwen3-4B", "SDPO", (65.0, 66.7, 66.7)),
+        ("Qwen3-4B", "SRPO", (65.8, 71.2, 74.2)),
+    ):
+        known = [published(model, name, method) for name in ("chemistry", "physics", "biology", "materials", "tooluse")]
+        for hours, average in zip((1, 5, 10), averages, strict=True):
+            assert np.mean([values[3600.0 * hours] for values in known]) == pytest.approx(average, abs=0.06)
+    assert published("Qwen3-14B", "chemistry", "SRPO") is None
+    assert published("Qwen3-8B", "gsm8k", "SRPO") is None
 
 
 def test_a_run_shorter_than_the_budget_is_marked(tmp_path):
