@@ -4,6 +4,7 @@
 # make reproduce-demo  a grid of twelve tiny runs, killed half way and started again
 # make nightly soak, workers killed again and again, the rarer faults, 10,000 and more examples of the property tests
 # make lint    ruff (rules and format) and mypy
+# make bench   what SRPO costs, as ratios measured in one run; `make bench-check` fails if one is over its limit
 # make venv    .venv from requirements/cpu.txt; the other targets call it
 # make lock    resolve pyproject.toml into requirements/*.txt (needs uv)
 # make clean   remove caches and build products; `make distclean` also .venv and runs/
@@ -20,7 +21,7 @@ BIN := $(VENV)/bin
 # Two OpenMP threads on a small, busy machine are slower than one.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test test-fast test-cluster nightly reproduce-demo lint format venv lock clean distclean
+.PHONY: demo test test-fast test-cluster nightly reproduce-demo bench bench-check lint format venv lock clean distclean
 
 demo: venv
 	$(BIN)/python -m workflows.demo $(ARGS)
@@ -46,6 +47,12 @@ nightly: venv
 		tests/core tests/training $(ARGS) > fuzz.log || (tail -40 fuzz.log; exit 1)
 	awk '/ passing, / { n += $$2 } END { print n " examples passed"; exit n < 10000 }' fuzz.log
 	$(BIN)/python -m pytest -m nightly tests/stack -s $(ARGS)
+
+bench: venv
+	$(BIN)/python -m benchmarks $(ARGS)
+
+bench-check: venv
+	$(BIN)/python -m benchmarks --check $(ARGS)
 
 lint: venv
 	$(BIN)/ruff check .

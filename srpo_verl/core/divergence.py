@@ -8,7 +8,11 @@ normalised over the full vocabulary; the tail bucket log(1 - sum of the K probab
 listed. Without it the student could lower a reverse KL by letting mass escape from the support.
 
 `topk_divergence` is the mathematics, on small (..., K) tensors. `logit_divergence` is the same value as a function of
-the logits, built so that its backward pass never looks at the logits again.
+the logits, built so that its backward pass never looks at the logits again: with p = softmax(x) and s_k = dD/d log p_k,
+
+    dD/dx = scatter(s) - (sum of s) p
+
+so the forward pass leaves p in one (R, V) buffer, and the backward pass turns that buffer into the gradient in place.
 """
 
 from __future__ import annotations
@@ -17,6 +21,8 @@ import math
 
 import torch
 from torch.autograd.function import once_differentiable
+
+from .rows import check_selection, compute_dtype, pieces, rows_at_once
 
 __all__ = ["logit_divergence", "topk_divergence"]
 
@@ -77,23 +83,26 @@ def logit_divergence(
     alpha: float = 0.5,
     add_tail: bool = True,
     chunk_size: int = 256,
+    sparse_gradient: bool = False,
 ) -> torch.Tensor:
     """`topk_divergence` of selected rows of the student's logits, safe when the logits are overwritten afterwards.
 
     Other losses on the same logits may reuse their memory (flash-attn's cross-entropy writes its gradient over them),
-    after which a backward pass that re-reads the logits is silently wrong. Here the forward pass also computes the
-    Jacobian of each selected row, in one (R, V) buffer of the dtype of the logits; the backward pass only scales it.
-    No more than one (chunk_size, V) piece exists in float32 at a time, and unselected rows cost nothing. First
-    derivatives only.
+    after which a backward pass that re-reads the logits is silently wrong. Here the forward pass keeps the softmax of
+    the selected rows in one (R, V) buffer of the dtype of the logits, and the backward pass makes the gradient of it,
+    in place unless the graph is retained. Beside it there are pieces of `chunk_size` rows and tensors of (R, K);
+    unselected rows cost nothing in the forward pass. First derivatives only.
 
     Args:
-        logits: (T, V), any float dtype; already divided by the rollout temperature.
-        rows: (R,), int64; the rows that are distilled. A row must not be listed twice (its gradients would add up in
-            the order of the hardware, and the cost would double).
+        logits: (T, V) or (1, T, V), any float dtype; already divided by the rollout temperature.
+        rows: (R,), int64; the rows that are distilled. A row must not be listed twice.
         topk_ids: (R, K), int64; distinct ids of each selected row.
         teacher_log_probs: (R, K), float; full-vocabulary log-probs of the teacher at these ids.
         alpha, add_tail: as for `topk_divergence`.
-        chunk_size: rows per piece; changes memory only.
+        chunk_size: the most rows per piece; changes memory and speed only. On a CPU pieces are smaller (`rows.py`).
+        sparse_gradient: hand the (R, V) buffer over as a sparse gradient instead of a dense (T, V) one. Autograd adds
+            it in place to the dense gradient of another loss on the same logits. Without such a loss the gradient
+            stays sparse, which few operations take; not even a view between the logits and this function does.
 
     Returns:
         (R,), float64 for float64 logits, else float32. With R = 0 an empty tensor that is still connected to the
@@ -103,7 +112,7 @@ def logit_divergence(
         ValueError: alpha outside [0, 1], shapes that do not fit, chunk_size < 1.
     """
     _check_alpha(alpha)
-    check_selection(logits, rows, chunk_size)
+    check_selection(logits.squeeze(0) if logits.dim() == 3 else logits, rows, chunk_size)
     if topk_ids.dim() != 2 or topk_ids.shape[0] != rows.shape[0] or topk_ids.shape[1] == 0:
         raise ValueError(f"topk_ids must be (R, K) with R = {rows.shape[0]} and K > 0, not {tuple(topk_ids.shape)}.")
     if teacher_log_probs.shape != topk_ids.shape:
@@ -119,66 +128,84 @@ def logit_divergence(
         alpha,
         add_tail,
         chunk_size,
+        sparse_gradient,
         torch.is_grad_enabled() and logits.requires_grad,
     )
 
 
-def compute_dtype(dtype: torch.dtype) -> torch.dtype:
-    """The dtype the maths on logits of `dtype` runs in: float64 stays, everything else becomes float32."""
-    return torch.promote_types(dtype, torch.float32)
-
-
-def check_selection(logits: torch.Tensor, rows: torch.Tensor, chunk_size: int) -> None:
-    """Refuse anything but float logits (T, V), integer rows (R,) and a positive chunk size."""
-    if logits.dim() != 2 or not logits.is_floating_point():
-        raise ValueError(f"logits must be a float tensor (T, V), not {logits.dtype} {tuple(logits.shape)}; flatten it.")
-    if rows.dim() != 1 or rows.dtype != torch.int64:
-        raise ValueError(
-            f"rows must be int64 (R,), not {rows.dtype} {tuple(rows.shape)}; a mask gives it by .nonzero()[:, 0]."
-        )
-    if chunk_size < 1:
-        raise ValueError(f"chunk_size must be at least 1, not {chunk_size}.")
-
-
 class _LogitDivergence(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, logits, rows, topk_ids, teacher_log_probs, alpha, add_tail, chunk_size, with_jacobian):
-        dtype = compute_dtype(logits.dtype)
-        values = logits.new_empty(rows.shape[0], dtype=dtype)
-        jacobian = logits.new_empty((rows.shape[0] if with_jacobian else 0, logits.shape[1]))
-        for start in range(0, rows.shape[0], chunk_size):
-            part = slice(start, start + chunk_size)
-            ids = topk_ids[part]
-            log_probs = torch.log_softmax(logits[rows[part]], dim=-1, dtype=dtype)
-            student = log_probs.gather(-1, ids)
-            teacher = teacher_log_probs[part].to(dtype)
-            if not with_jacobian:
-                values[part] = topk_divergence(student, teacher, alpha=alpha, add_tail=add_tail)
-                continue
-            with torch.enable_grad():
-                student.requires_grad_(True)
-                value = topk_divergence(student, teacher, alpha=alpha, add_tail=add_tail)
-                (slope,) = torch.autograd.grad(value.sum(), student)
-            values[part] = value.detach()
-            # log p_k = x_k - logsumexp(x), hence d/dx = scatter(slope) - sum(slope) * softmax(x).
-            row_jacobian = log_probs.exp_().mul_(-slope.sum(-1, keepdim=True))
-            jacobian[part] = row_jacobian.scatter_add_(-1, ids, slope)
-        ctx.length = logits.shape[0]
-        ctx.chunk_size = chunk_size
-        if with_jacobian:
-            ctx.save_for_backward(rows, jacobian)
-        return values
+    def forward(
+        ctx, logits, rows, topk_ids, teacher_log_probs, alpha, add_tail, chunk_size, sparse_gradient, with_gradient
+    ):
+        ctx.shape = logits.shape
+        logits, dtype = logits.view(ctx.shape[-2:]), compute_dtype(logits.dtype)
+        student = logits.new_empty(topk_ids.shape, dtype=dtype)
+        softmax = logits.new_empty((rows.shape[0] if with_gradient else 0, logits.shape[1]))
+        for part, piece in pieces(logits, rows, chunk_size):
+            target = softmax[part] if with_gradient and piece.dtype == dtype else None
+            probabilities = torch.softmax(piece, dim=-1, dtype=dtype, out=target)
+            student[part] = _log_probs_at(piece, probabilities, topk_ids[part])
+            if with_gradient and target is None:
+                softmax[part] = probabilities
+        teacher = teacher_log_probs.to(dtype)
+        if not with_gradient:
+            return topk_divergence(student, teacher, alpha=alpha, add_tail=add_tail)
+        with torch.enable_grad():
+            student.requires_grad_(True)
+            values = topk_divergence(student, teacher, alpha=alpha, add_tail=add_tail)
+            (slope,) = torch.autograd.grad(values.sum(), student)
+        total = slope.sum(-1, keepdim=True)
+        # The entries of the K ids, where two terms nearly cancel: a softmax in a narrow dtype could not give them.
+        listed = slope - total * student.detach().exp()
+        ctx.save_for_backward(rows, topk_ids, softmax, listed, total)
+        ctx.sparse_gradient = sparse_gradient
+        ctx.rows_at_once = rows_at_once(logits, chunk_size)
+        return values.detach()
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad_output):
-        rows, jacobian = ctx.saved_tensors
-        gradient = jacobian.new_zeros((ctx.length, jacobian.shape[1]))
-        for start in range(0, rows.shape[0], ctx.chunk_size):
-            part = slice(start, start + ctx.chunk_size)
-            # Type promotion multiplies in the wider dtype and rounds once. Out of place: the buffer may be used again.
-            gradient.index_add_(0, rows[part], (jacobian[part] * grad_output[part, None]).to(jacobian.dtype))
-        return gradient, None, None, None, None, None, None, None
+        rows, topk_ids, gradient, listed, total = ctx.saved_tensors
+        if _graph_is_retained():
+            gradient = gradient.clone()
+        scale = grad_output.unsqueeze(-1)
+        for start in range(0, rows.shape[0], ctx.rows_at_once):
+            part = slice(start, start + ctx.rows_at_once)
+            gradient[part].mul_(-total[part] * scale[part])
+            gradient[part].scatter_(-1, topk_ids[part], (listed[part] * scale[part]).to(gradient.dtype))
+        if ctx.sparse_gradient:
+            places = torch.stack([torch.zeros_like(rows), rows])[-(len(ctx.shape) - 1) :]
+            whole = torch.sparse_coo_tensor(places, gradient, ctx.shape, check_invariants=False)
+        else:
+            whole = _over_all_rows(gradient, rows, ctx.shape[-2]).view(ctx.shape)
+        return whole, *[None] * 8
+
+
+def _log_probs_at(logits: torch.Tensor, probabilities: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+    """(c, K) log softmax at the ids, from the logits and their softmax (c, V): no pass over the vocabulary."""
+    at_ids = logits.gather(-1, ids).to(probabilities.dtype)
+    best, place = at_ids.max(-1, keepdim=True)
+    log_best = probabilities.gather(-1, ids.gather(-1, place)).log()
+    log_probs = at_ids - best + log_best
+    # The best listed id may be so unlikely that its probability is not a normal number, or its logit minus infinity.
+    lost = ~(log_best.squeeze(-1) > math.log(torch.finfo(probabilities.dtype).tiny))
+    if lost.any():
+        log_probs[lost] = torch.log_softmax(logits[lost], dim=-1, dtype=probabilities.dtype).gather(-1, ids[lost])
+    return log_probs
+
+
+def _over_all_rows(gradient: torch.Tensor, rows: torch.Tensor, length: int) -> torch.Tensor:
+    """The gradient (R, V) of the selected rows as one of all rows (T, V)."""
+    if rows.shape[0] == length and torch.equal(rows, torch.arange(length, device=rows.device)):
+        return gradient
+    return gradient.new_zeros((length, gradient.shape[1])).index_copy_(0, rows, gradient)
+
+
+def _graph_is_retained() -> bool:
+    """Whether the running backward pass may be followed by another one through the same graph."""
+    ask = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", None)
+    return True if ask is None else ask()
 
 
 def _buckets(log_probs: torch.Tensor, add_tail: bool) -> torch.Tensor:

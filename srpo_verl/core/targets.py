@@ -4,17 +4,15 @@ SRPO compares student and teacher on the student's top-K tokens (arXiv 2604.0228
 by the teacher's entropy H = -sum_v q(v) log q(v) (section 3.2). The entropy is over the FULL vocabulary: on the top K
 and a tail it hardly varies, and the weighting would be nearly off.
 
-All functions read the selected rows once, `chunk_size` of them at a time, so that no float32 copy of the logits exists.
+All functions read the selected rows once, a piece at a time (`rows.py`), so that no float32 copy of the logits exists.
 None of them is differentiable: they make targets.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 
-from .divergence import check_selection, compute_dtype
+from .rows import check_selection, compute_dtype, pieces
 
 __all__ = ["student_topk", "target_statistics", "topk_targets", "trust_region_logits"]
 
@@ -38,7 +36,7 @@ def student_topk(logits: torch.Tensor, rows: torch.Tensor, k: int, *, chunk_size
     check_selection(logits, rows, chunk_size)
     _check_k(k, logits.shape[1])
     ids = torch.empty((rows.shape[0], k), dtype=torch.int64, device=logits.device)
-    for part, chunk in _chunks(logits, rows, chunk_size):
+    for part, chunk in pieces(logits, rows, chunk_size):
         ids[part] = chunk.topk(k, dim=-1, sorted=True).indices
     return ids
 
@@ -67,7 +65,7 @@ def target_statistics(
         raise ValueError(f"topk_ids must be (R, K) with R = {rows.shape[0]}, not {tuple(topk_ids.shape)}.")
     _check_k(topk_ids.shape[1], logits.shape[1])
     log_probs, entropy = _empty_targets(logits, rows, topk_ids.shape[1])
-    for part, chunk in _chunks(logits, rows, chunk_size):
+    for part, chunk in pieces(logits, rows, chunk_size):
         log_probs[part], entropy[part] = _statistics(chunk, topk_ids[part])
     return log_probs, entropy
 
@@ -88,7 +86,7 @@ def topk_targets(
     _check_k(k, logits.shape[1])
     ids = torch.empty((rows.shape[0], k), dtype=torch.int64, device=logits.device)
     log_probs, entropy = _empty_targets(logits, rows, k)
-    for part, chunk in _chunks(logits, rows, chunk_size):
+    for part, chunk in pieces(logits, rows, chunk_size):
         ids[part] = chunk.topk(k, dim=-1, sorted=True).indices
         log_probs[part], entropy[part] = _statistics(chunk, ids[part])
     return ids, log_probs, entropy
@@ -126,17 +124,18 @@ def trust_region_logits(reference: torch.Tensor, student: torch.Tensor, *, mix: 
 
 
 def _statistics(chunk: torch.Tensor, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """(c, V) logits -> log-probs (c, K) at the ids, entropy (c,)."""
-    log_probs = torch.log_softmax(chunk, dim=-1, dtype=compute_dtype(chunk.dtype))
-    at_ids = log_probs.gather(-1, ids)
-    return at_ids, torch.special.entr(log_probs.exp_()).sum(-1)  # entr(p) = -p log p, and 0 at p = 0
-
-
-def _chunks(logits: torch.Tensor, rows: torch.Tensor, chunk_size: int) -> Iterator[tuple[slice, torch.Tensor]]:
-    """Copies of the selected rows, piece by piece, in the dtype of the logits."""
-    for start in range(0, rows.shape[0], chunk_size):
-        part = slice(start, start + chunk_size)
-        yield part, logits[rows[part]]
+    """(c, V) logits -> log-probs (c, K) at the ids, entropy (c,): H = log Z - sum_v p_v x_v with x shifted to max 0."""
+    top = chunk.amax(dim=-1, keepdim=True).to(compute_dtype(chunk.dtype))
+    shifted = chunk - top
+    probabilities = torch.softmax(shifted, dim=-1)
+    # The largest probability is exp(0) / Z.
+    log_z = -probabilities.amax(dim=-1).log()
+    entropy = log_z - torch.linalg.vecdot(probabilities, shifted)
+    masked = entropy.isnan()
+    if masked.any():
+        # Tokens of probability zero: 0 * -inf. entr(p) = -p log p, and 0 at p = 0.
+        entropy[masked] = torch.special.entr(probabilities[masked]).sum(-1)
+    return shifted.gather(-1, ids) - log_z.unsqueeze(-1), entropy
 
 
 def _empty_targets(logits: torch.Tensor, rows: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:

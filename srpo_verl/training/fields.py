@@ -17,7 +17,8 @@ ROUTED = "srpo_routed"
 TOPK_IDS = "srpo_topk_ids"
 # (n, j) int64: the teacher's prompt.
 TEACHER_PROMPTS = "srpo_teacher_prompts"
-# (n, j, K) float32: teacher log-probs at TOPK_IDS, normalised over the full vocabulary.
+# (n, j, K) float32: teacher log-probs at TOPK_IDS, normalised over the full vocabulary. Not narrower: where teacher and
+# student nearly agree, float16 changes the loss by more than it is worth (docs/performance.md).
 TEACHER_LOG_PROBS = "srpo_teacher_log_probs"
 # (n, j) float32: the teacher's entropy over the full vocabulary, in nats.
 TEACHER_ENTROPY = "srpo_teacher_entropy"
@@ -44,6 +45,13 @@ def from_lengths(values: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
 def flags(mask: torch.Tensor) -> torch.Tensor:
     """A field of one flag per row from a mask (n,)."""
     return from_lengths(mask.long(), torch.ones_like(mask, dtype=torch.int64))
+
+
+def row_sums(tensor: torch.Tensor) -> torch.Tensor:
+    """(n,) sum of each row of a nested (n, j)."""
+    lengths = lengths_of(tensor)
+    rows = torch.repeat_interleave(torch.arange(lengths.shape[0], device=lengths.device), lengths)
+    return tensor.values().new_zeros(lengths.shape[0]).index_add_(0, rows, tensor.values())
 
 
 def lengths_of(tensor: torch.Tensor) -> torch.Tensor:

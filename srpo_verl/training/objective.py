@@ -74,14 +74,16 @@ class SRPOObjective(LogitsHook):
         per_token = torch.zeros(logits.shape[0], dtype=torch.float32, device=logits.device)
         if kept.numel() == 0:
             return per_token
+        source = _undivided(logits)
         values = logit_divergence(
-            logits,
+            logits if source is None else source,
             positions[kept],
             ids.values()[kept].long(),
             teacher.values()[kept],
             alpha=self.srpo.alpha,
             add_tail=self.srpo.add_tail,
             chunk_size=self.srpo.chunk_size,
+            sparse_gradient=source is not None,
         )
         return per_token.to(values.dtype).index_put((positions[kept],), values)
 
@@ -108,3 +110,14 @@ class SRPOObjective(LogitsHook):
             "srpo/ratio_clipped": ((log_ratio.exp() > self.srpo.ratio_clip) & routed).sum() * mean,
         }
         return loss, {key: Metric(value=value, aggregation=AggregationType.SUM) for key, value in values.items()}
+
+
+def _undivided(logits: torch.Tensor) -> torch.Tensor | None:
+    """The tensor that `logits` (nnz, V) is a view of, if it is the same logits in the shape (1, nnz, V).
+
+    The engine computes log-probs from a view of it too. There the divergence's gradient meets that of the log-probs
+    and is added in place; through a view of its own it would first have to become a second (nnz, V) tensor.
+    """
+    base = logits._base
+    same = base is not None and base.shape == (1, *logits.shape) and base.data_ptr() == logits.data_ptr()
+    return base if same and base.requires_grad else None

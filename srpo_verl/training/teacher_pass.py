@@ -6,7 +6,7 @@ with a prompt of a single token and no response: the batch is a multiple of the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -44,14 +44,15 @@ def run_teacher(trainer: SRPOTrainer, batch: KVBatchMeta, responses: Sequence[to
         # The advantage mix needs the teacher at the sampled token only: the response itself is the support.
         put_fields(batch, {TOPK_IDS: jagged(_sampled_tokens(responses, set(rows)))})
 
-    order = _spread(rows, prompts, responses, batch_size=len(batch), ranks=_teacher_ranks(trainer))
+    lengths = {row: prompts[row].numel() + responses[row].numel() for row in rows}
+    order = spread(lengths, batch_size=len(batch), ranks=_teacher_ranks(trainer))
     filler = responses[0].new_full((1,), trainer.tokenizer.eos_token_id)
     meta = batch.select_keys([batch.keys[row] for row in order])
     put_fields(meta, {TEACHER_PROMPTS: jagged([prompts.get(row, filler) for row in order])})
     meta.fields = [ROUTED, TEACHER_PROMPTS, "responses"]
     if not (srpo.logit_loss and srpo.support == "teacher"):
         meta.fields.append(TOPK_IDS)
-    longest = max(prompts[row].numel() + responses[row].numel() for row in rows)
+    longest = max(lengths.values())
     budget = srpo.teacher.max_token_len_per_gpu
     budget = budget or trainer.config.actor_rollout_ref.rollout.log_prob_max_token_len_per_gpu
     meta.extra_info = {
@@ -75,20 +76,16 @@ def _teacher_ranks(trainer: SRPOTrainer) -> int:
     return max(group._dispatch_info["teacher"]) + 1
 
 
-def _spread(
-    rows: Sequence[int],
-    prompts: dict[int, torch.Tensor],
-    responses: Sequence[torch.Tensor],
-    *,
-    batch_size: int,
-    ranks: int,
-) -> list[int]:
-    """Routed rows and fillers, rank after rank, with equal row counts and balanced work."""
-    chosen = set(rows)
-    fillers = [row for row in range(batch_size) if row not in chosen][: -len(rows) % ranks]
-    everything = [*rows, *fillers]
-    lengths = [prompts[r].numel() + responses[r].numel() if r in chosen else 1 for r in everything]
-    workload = calculate_workload(torch.tensor(lengths))
+def spread(lengths: Mapping[int, int], *, batch_size: int, ranks: int) -> list[int]:
+    """Routed rows and fillers, rank after rank, with equal row counts and balanced work.
+
+    Args:
+        lengths: tokens of each routed row, teacher prompt and response.
+        batch_size: rows of the batch, a multiple of `ranks`.
+    """
+    fillers = [row for row in range(batch_size) if row not in lengths][: -len(lengths) % ranks]
+    everything = [*lengths, *fillers]
+    workload = calculate_workload(torch.tensor([lengths.get(row, 1) for row in everything]))
     partitions = get_seqlen_balanced_partitions(workload, k_partitions=ranks, equal_size=True)
     return [everything[position] for partition in partitions for position in partition]
 

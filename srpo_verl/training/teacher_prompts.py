@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from srpo_verl.config import SRPOConfig
 from srpo_verl.core import BadMessages, TeacherPrompt, teacher_prompt_ids
 from srpo_verl.training.routing_plan import RoutingPlan
@@ -48,39 +50,56 @@ class TeacherPromptBuilder:
         self,
         plan: RoutingPlan,
         messages: Mapping[int, Sequence[Mapping[str, Any]]],
-        responses: Mapping[int, Sequence[int]],
+        responses: Mapping[int, Sequence[int] | torch.Tensor],
     ) -> tuple[RoutingPlan, dict[int, TeacherPrompt], LeftOut]:
         """Prompts by row, and the plan without the rows whose question alone is too long or whose messages are bad.
 
+        Failed rollouts of a group are shown the same sibling, hence the same prompt: it is made once.
+
         Args:
             messages: the chat messages of each routed row.
-            responses: token ids of each row that serves as a demonstration.
+            responses: token ids (j,) of each row that serves as a demonstration.
         """
-        texts = {row: self.tokenizer.decode(list(ids), skip_special_tokens=True) for row, ids in responses.items()}
+        texts = {row: self.tokenizer.decode(ids, skip_special_tokens=True) for row, ids in responses.items()}
+        made: dict[tuple[str, int, str | None], tuple[Sequence[Mapping[str, Any]], TeacherPrompt | None]] = {}
         prompts: dict[int, TeacherPrompt] = {}
         too_long, bad_messages = [], []
         for row in plan.routed_rows():
             # Feedback stands in where no sibling is correct; it does not come on top of one.
             sibling = int(plan.routing.demonstration[row])
-            try:
-                prompt = teacher_prompt_ids(
-                    self.tokenizer,
-                    messages[row],
-                    demonstration=texts[sibling] if sibling >= 0 else None,
-                    feedback=plan.rollouts[row].feedback if sibling < 0 else None,
-                    max_length=self.max_length,
-                    remove_thinking=self.srpo.teacher.remove_thinking,
-                    chat_template_kwargs=dict(self.chat_template_kwargs),
-                )
-            except BadMessages:
-                bad_messages.append(row)
-                continue
+            feedback = plan.rollouts[row].feedback if sibling < 0 else None
+            key = (plan.rollouts[row].session[0], sibling, feedback)
+            if key not in made or not _same(made[key][0], messages[row]):
+                try:
+                    made[key] = messages[row], self._prompt(messages[row], texts.get(sibling), feedback)
+                except BadMessages:
+                    bad_messages.append(row)
+                    continue
+            prompt = made[key][1]
             if prompt is None:
                 too_long.append(row)
             else:
                 prompts[row] = prompt
         left_out = LeftOut(tuple(too_long), tuple(bad_messages))
         return plan.without([*too_long, *bad_messages]), prompts, left_out
+
+    def _prompt(
+        self, messages: Sequence[Mapping[str, Any]], demonstration: str | None, feedback: str | None
+    ) -> TeacherPrompt | None:
+        return teacher_prompt_ids(
+            self.tokenizer,
+            messages,
+            demonstration=demonstration,
+            feedback=feedback,
+            max_length=self.max_length,
+            remove_thinking=self.srpo.teacher.remove_thinking,
+            chat_template_kwargs=dict(self.chat_template_kwargs),
+        )
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether two conversations are equal for certain; they come from data sets and may be anything."""
+    return isinstance(one, list) and isinstance(other, list) and one == other
 
 
 def dump_teacher_prompts(

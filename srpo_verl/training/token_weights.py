@@ -6,7 +6,7 @@ it is computed here, once, and not per micro-batch or rank.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import torch
@@ -28,7 +28,7 @@ class TeacherAnswers(Protocol):
 def token_weights(
     teacher: TeacherAnswers,
     masks: Sequence[torch.Tensor],
-    importance: Sequence[torch.Tensor] | None,
+    importance: Mapping[int, torch.Tensor] | Sequence[torch.Tensor] | None,
     *,
     beta: float,
 ) -> tuple[list[torch.Tensor], torch.Tensor]:
@@ -36,7 +36,7 @@ def token_weights(
 
     Args:
         masks: response mask of every row of the batch, (j,) float.
-        importance: truncated importance weights of every row, or None for 1.
+        importance: truncated importance weights by row, at least of the teacher's rows; None for 1.
 
     Returns:
         Per row of the batch (j,) float32, length 0 for rows that are not routed; and (routed tokens,) float32 in the

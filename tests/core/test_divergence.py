@@ -243,6 +243,54 @@ def test_used_twice():
         torch.testing.assert_close(slope, 3.0 * single, rtol=0, atol=1e-12)
 
 
+def test_the_buffer_becomes_the_gradient():
+    """All rows selected: no second (T, V) tensor is made, unless another backward pass may follow."""
+    logits, rows, ids, teacher = problem(rows=range(7))
+    saved = []
+
+    def pack(tensor):
+        saved.append((tensor.shape, tensor.data_ptr()))
+        return tensor
+
+    for retain in (True, False):
+        saved.clear()
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            value = logit_divergence(logits, rows, ids, teacher).sum()
+        (slope,) = torch.autograd.grad(value, logits, retain_graph=retain)
+        assert ((torch.Size([7, 11]), slope.data_ptr()) in saved) == (not retain)
+
+
+@pytest.mark.parametrize("rows", [(2, 3, 4), (5, 0, 3, 6)])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_sparse_gradient_is_added_to_that_of_another_loss(rows, dtype):
+    """As in verl's engine: the model puts out (1, T, V), and log-probs come from a view of it."""
+    hidden = torch.randn(7, 5, generator=torch.Generator().manual_seed(3), dtype=torch.float64).to(dtype)
+    leaf, rows, ids, teacher = problem(rows=rows, dtype=dtype)
+    head = torch.linalg.lstsq(hidden.double(), leaf.detach().double()).solution.to(dtype).requires_grad_(True)
+
+    def slope(sparse):
+        logits = (hidden @ head).unsqueeze(0) * 1.0
+        log_probs = logits.squeeze(0).log_softmax(-1)[:, 0].sum()
+        given = logits if sparse else logits.squeeze(0)
+        value = logit_divergence(given, rows, ids, teacher, sparse_gradient=sparse).sum()
+        return torch.autograd.grad(value + log_probs, head)[0]
+
+    torch.testing.assert_close(slope(True), slope(False), rtol=0, atol=1e-12)
+
+
+def test_listed_tokens_that_the_student_finds_impossible():
+    """Their probabilities are no normal numbers, from which no log-prob could be read back."""
+    logits = torch.zeros(2, 6)
+    logits[:, 0] = 200.0
+    logits.requires_grad_(True)
+    ids, teacher = torch.tensor([[1, 2], [1, 2]]), torch.full((2, 2), 0.4).log()
+    value = logit_divergence(logits, torch.arange(2), ids, teacher, alpha=0.0)
+    expected = by_autograd(logits, torch.arange(2), ids, teacher, alpha=0.0)
+    torch.testing.assert_close(value.double(), expected, rtol=1e-5, atol=0)
+    slopes = [torch.autograd.grad(v.sum(), logits)[0] for v in (value, expected)]
+    torch.testing.assert_close(*slopes, rtol=1e-5, atol=1e-6)
+
+
 def test_no_selected_row_is_a_differentiable_zero():
     logits, _, _, _ = problem()
     none = torch.empty(0, dtype=torch.int64)
@@ -331,7 +379,7 @@ def test_shapes_that_do_not_fit_are_named():
     with pytest.raises(ValueError, match="K is 0"):
         topk_divergence(STUDENT[:0], TEACHER[:0])
     with pytest.raises(ValueError, match=r"logits must be a float tensor \(T, V\)"):
-        logit_divergence(logits[None], rows, ids, teacher)
+        logit_divergence(logits[None, None], rows, ids, teacher)
     with pytest.raises(ValueError, match="rows must be int64"):
         logit_divergence(logits, rows.bool(), ids, teacher)
     with pytest.raises(ValueError, match="topk_ids must be"):

@@ -1,0 +1,92 @@
+"""The divergence loss on the logits, forward and backward, against the plain way and against a cross-entropy.
+
+- plain: two full log-softmaxes, gather, Jensen-Shannon, all by autograd;
+- cross-entropy: forward and backward on the same rows; reading the logits and writing their gradient is the floor.
+
+V = 151,936 (Qwen3), K = 100, all rows distilled: the gradient of the routed rows is the whole gradient.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from benchmarks.harness import Measure, Work, peak_bytes, ratio, rounds
+from srpo_verl.core import logit_divergence, topk_divergence
+
+VOCABULARY, K = 151_936, 100
+TIME_LIMIT, MEMORY_LIMIT = 1.3, 1.1
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+# The plain way keeps five tensors of the size of the logits.
+PLAIN_BYTES = 3 * 2**30
+
+
+def problem(tokens: int, dtype: torch.dtype) -> tuple[torch.Tensor, ...]:
+    """Logits, rows, the student's top K, teacher log-probs there; the teacher is the student with noise."""
+    rng = torch.Generator().manual_seed(0)
+    logits = torch.empty(tokens, VOCABULARY, dtype=dtype)
+    base = 3 * torch.randn(8, VOCABULARY, generator=rng)
+    ids = torch.empty(tokens, K, dtype=torch.int64)
+    teacher = torch.empty(tokens, K)
+    for row in range(tokens):
+        values = base[row % 8].roll(row)
+        logits[row] = values
+        ids[row] = values.topk(K).indices
+        teacher[row] = (0.9 * values).log_softmax(-1)[ids[row]]
+    return logits.requires_grad_(True), torch.arange(tokens), ids, teacher
+
+
+def ways(tokens: int, dtype: torch.dtype) -> dict[str, Work]:
+    logits, rows, ids, teacher = problem(tokens, dtype)
+    labels = ids[:, 3].contiguous()
+    plain_teacher = logits.detach() * 0.9 if tokens * VOCABULARY * dtype.itemsize < PLAIN_BYTES else None
+
+    def clear() -> None:
+        logits.grad = None
+
+    def ours() -> None:
+        clear()
+        logit_divergence(logits, rows, ids, teacher).sum().backward()
+
+    def cross_entropy() -> None:
+        clear()
+        torch.nn.functional.cross_entropy(logits, labels, reduction="sum").backward()
+
+    def plain() -> None:
+        clear()
+        assert plain_teacher is not None
+        student = logits.log_softmax(-1, dtype=torch.float32).gather(-1, ids)
+        other = plain_teacher.log_softmax(-1, dtype=torch.float32).gather(-1, ids)
+        topk_divergence(student, other).sum().backward()
+
+    found: dict[str, Work] = {"ours": ours, "cross_entropy": cross_entropy}
+    if plain_teacher is not None:
+        found["plain"] = plain
+    return {"clear": clear, **found}
+
+
+def run(tokens: tuple[int, ...] = (512, 2048), repeats: int = 5) -> list[Measure]:
+    results = []
+    for count in tokens:
+        for name, dtype in DTYPES.items():
+            work = ways(count, dtype)
+            clear = work.pop("clear")
+            seconds = rounds(work, repeats)
+            label = f"{count} tokens {name}"
+            results.append(Measure(f"{label}: time", sorted(seconds["ours"])[repeats // 2], "s"))
+            results.append(
+                Measure(
+                    f"{label}: time / cross-entropy",
+                    ratio(seconds["ours"], seconds["cross_entropy"]),
+                    "x",
+                    TIME_LIMIT,
+                )
+            )
+            if "plain" in seconds:
+                results.append(Measure(f"{label}: time / plain", ratio(seconds["ours"], seconds["plain"]), "x", 0.8))
+            own = count * VOCABULARY * dtype.itemsize
+            for way, function in work.items():
+                clear()
+                limit = MEMORY_LIMIT if way == "ours" else None
+                extra = peak_bytes(lambda f=function, c=clear: (f(), c()))  # type: ignore[misc]
+                results.append(Measure(f"{label}: peak memory of {way} / gradient", extra / own, "x", limit))
+    return results
