@@ -17,11 +17,15 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import psutil
 
+from workflows.compose_config import compose_config
+from workflows.plan.host import MIB, PROCESS_MIB, cpu_host
+from workflows.plan.settings import lengths_of, settings_of
+from workflows.plan.shapes import ModelShape, shape_of
 from workflows.process_tree import ProcessTree
 from workflows.tiny_lab.beginner import Beginner, Faults
 from workflows.tiny_lab.build import Settings, build, corpus, write_parquet
@@ -43,6 +47,9 @@ KINDS = {
     "ray::TransferQueue": "queue",
     "ray::": "other Ray workers",
 }
+
+
+METRICS = ("prompt_length/mean", "response_length/mean", "srpo/routed_share", "timing_s/step")
 
 
 @dataclass(frozen=True)
@@ -178,6 +185,7 @@ def measure(name: str, work: Path, timeout: float = 1200) -> dict:
     if code != 0:
         raise RuntimeError(f"{name} failed with exit code {code}; the log: {files.log}")
     records = [json.loads(line) for line in files.metrics.read_text().splitlines()]
+    steps = [{metric: record["data"][metric] for metric in METRICS} for record in records]
     (out / "peaks.json").write_text(json.dumps({"titles": peaks.titles, "series": peaks.series}))
     return {
         "overrides": list(run.overrides),
@@ -186,22 +194,85 @@ def measure(name: str, work: Path, timeout: float = 1200) -> dict:
         "peak_of_kind": peaks.of_kind,
         "processes": peaks.count,
         "seconds": round(time.monotonic() - started),
-        "records": records,
+        "shape": asdict(shape_of(str(folder / "model"))),
+        "steps": steps,
     }
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A run as planned and as measured, in bytes."""
+
+    name: str
+    parameters: int
+    tokens: float
+    worker: tuple[float, float]
+    engine: tuple[float, float]
+    total: tuple[float, float]
+    # Before anything is known of the data: rollouts at their limits.
+    worst_total: float
+
+
+def compare(name: str, measured: dict, shape: ModelShape) -> Comparison:
+    """The plan of a measured run for the mean lengths and the routed share that it had, and its peaks."""
+    run = RUNS[name]
+    config = compose_config(run.config, run.overrides)
+    lengths, routed = mean_of(measured, "prompt_length/mean"), mean_of(measured, "srpo/routed_share")
+    settings = settings_of(config, shape=shape)
+    means = lengths_of(settings, response=mean_of(measured, "response_length/mean"), prompt=lengths)
+    usual, worst = (cpu_host(settings, routed=routed, lengths=item) for item in (means, None))
+    peaks = measured["peak_of_kind"]
+    return Comparison(
+        name=name,
+        parameters=shape.parameters,
+        tokens=settings.rollouts * (means.prompt + means.response),
+        worker=(usual.worker.total, peaks["worker"]),
+        engine=(PROCESS_MIB["rollout engine"] * MIB + usual.engine, peaks["rollout engine"]),
+        total=(usual.total, measured["total"]),
+        worst_total=worst.total,
+    )
+
+
+def mean_of(measured: dict, metric: str) -> float:
+    """Mean of a metric over the steps of a measured run."""
+    values = [record[metric] for record in measured["steps"]]
+    return sum(values) / len(values)
+
+
+def comparisons() -> list[Comparison]:
+    """All recorded runs."""
+    known = json.loads(RECORD.read_text())
+    return [compare(name, known[name], ModelShape(**known[name]["shape"])) for name in RUNS if name in known]
+
+
+def show_table() -> None:
+    """Markdown: MiB as planned and as measured."""
+    print("| run | million parameters | trainer worker | vLLM engine | whole run | whole run, worst case |")
+    print("|---|---|---|---|---|---|")
+    for item in comparisons():
+        cells = [
+            f"{planned / MIB:,.0f} / {found / MIB:,.0f} ({planned / found - 1:+.0%})"
+            for planned, found in (item.worker, item.engine, item.total)
+        ]
+        worst = f"{item.worst_total / MIB:,.0f} ({item.worst_total / item.total[1] - 1:+.0%})"
+        print(f"| {item.name} | {item.parameters / 1e6:.1f} | {' | '.join(cells)} | {worst} |")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("action", choices=("measure", "table"))
-    parser.add_argument("names", nargs="*", help=f"runs to measure: {', '.join(RUNS)}")
-    parser.add_argument("--work", type=Path, default=Path("/tmp/plan_memory"))
+    parser.add_argument("names", nargs="*", help=f"runs to measure: {', '.join(RUNS)}; all by default")
+    parser.add_argument("--work", type=Path, default=Path("/tmp/plan_memory"), help="models, data and logs")
     options = parser.parse_args()
+    if options.action == "table":
+        show_table()
+        return
     for name in options.names or list(RUNS):
         result = measure(name, options.work)
         known = json.loads(RECORD.read_text()) if RECORD.is_file() else {}
         known[name] = result
         RECORD.write_text(json.dumps(known, indent=1) + "\n")
-        print(name, json.dumps({k: round(v / 2**20) for k, v in result["peak_of_kind"].items()}), flush=True)
+        print(name, {kind: round(size / MIB) for kind, size in result["peak_of_kind"].items()}, flush=True)
 
 
 if __name__ == "__main__":

@@ -91,7 +91,11 @@ def _needs(config: DictConfig | None) -> _Needs:
         settings = settings_of(config)
     except (ValueError, OmegaConfBaseException):
         return _Needs()  # a model whose dimensions are not known here, or settings that another check refuses
-    host = cpu_host(settings, routed=ROUTED) if settings.cpu else gpu_host(settings, lengths_of(settings))
+    host = (
+        cpu_host(settings, routed=ROUTED[config.srpo.rows])
+        if settings.cpu
+        else gpu_host(settings, lengths_of(settings))
+    )
     return _Needs(int(host.total), int(checkpoint_bytes(settings)))
 
 

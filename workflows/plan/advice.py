@@ -146,5 +146,10 @@ def _more_nodes(plan: Plan) -> list[Change]:
 
 def _again(plan: Plan, settings: Settings) -> Plan:
     return plan_settings(
-        settings, plan.gpu, plan.lengths, routed=plan.routed, flash_cross_entropy=plan.flash_cross_entropy
+        settings,
+        plan.gpu,
+        plan.lengths,
+        routed=plan.routed,
+        flash_cross_entropy=plan.flash_cross_entropy,
+        expected=plan.expected,
     )

@@ -14,7 +14,7 @@ from workflows.compose_config import ConfigError, compose_config
 from workflows.plan.advice import Change, advise
 from workflows.plan.gpus import GIB, GPU, GPUS, gpu_of
 from workflows.plan.memory import Moment
-from workflows.plan.plan import ROUTED, Plan, plan_config
+from workflows.plan.plan import Plan, plan_config
 from workflows.plan.shapes import KNOWN
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -38,7 +38,12 @@ def main(
     prompt_tokens: Annotated[
         float | None, typer.Option(min=1, help="Mean prompt length; a quarter of its limit by default.")
     ] = None,
-    routed: Annotated[float, typer.Option(min=0, max=1, help="Share of rollouts that are distilled.")] = ROUTED,
+    routed: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Share of rollouts that are distilled; 0.4 for SRPO by default.")
+    ] = None,
+    expected: Annotated[
+        bool, typer.Option("--expected", help="Memory for rollouts of the mean lengths, not for the worst case.")
+    ] = False,
     flash_attn: Annotated[
         bool, typer.Option(help="Whether flash-attn is installed; without it the loss copies the logits.")
     ] = True,
@@ -64,6 +69,7 @@ def main(
             response=response_tokens,
             prompt=prompt_tokens,
             flash_cross_entropy=flash_attn,
+            expected=expected,
         )
     except (ConfigError, ValueError) as error:
         Console(stderr=True).print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)

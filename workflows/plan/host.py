@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from dataclasses import dataclass
 
@@ -17,7 +16,7 @@ PROCESS_MIB = {
     "main program": 440,
     "Ray daemons": 240,
     "driver": 545,
-    "trainer worker": 900,
+    "trainer worker": 705,
     "rollout server": 540,
     "rollout engine": 580,
     "load balancer and idle Ray workers": 665,
@@ -69,9 +68,9 @@ def cpu_engine(settings: Settings) -> float:
     return CPU_ENGINE_COPIES * weights + cache
 
 
-def cpu_host(settings: Settings, *, routed: float) -> HostPlan:
-    """A run on the CPU platform: training and generation are processes of the same memory."""
-    moments = training_moments(settings, flash_cross_entropy=False, routed=routed)
+def cpu_host(settings: Settings, *, routed: float, lengths: Lengths | None = None) -> HostPlan:
+    """A run on the CPU platform: training and generation are processes of the same memory. `lengths`: as there."""
+    moments = training_moments(settings, flash_cross_entropy=False, routed=routed, lengths=lengths)
     peak = max(moments, key=lambda moment: moment.total)
     engine = cpu_engine(settings)
     fixed = processes(settings)
@@ -100,8 +99,3 @@ def gpu_host(settings: Settings, lengths: Lengths) -> HostPlan:
     parts = {name: size for name, size in parts.items() if size}
     worker = Moment("loading", {"process": PROCESS_MIB["trainer worker"] * MIB})
     return HostPlan(parts, worker, 0.0)
-
-
-def micro_batches(tokens: float, budget: float) -> int:
-    """Micro-batches that a rank's tokens are split into."""
-    return max(1, math.ceil(tokens / budget))

@@ -6,10 +6,11 @@ tensors that autograd keeps of a decoder layer as transformers writes it. docs/p
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from workflows.plan.gpus import GIB, GPU
-from workflows.plan.settings import Settings
+from workflows.plan.settings import Lengths, Settings, worst_case
 from workflows.plan.shapes import ModelShape
 
 ADAM_STATES = 2
@@ -64,6 +65,14 @@ def working_elements(shape: ModelShape) -> int:
     return 4 * shape.hidden + 3 * shape.mlp
 
 
+def attention_mask(tokens: float, layers: int) -> float:
+    """The mask that keeps packed rollouts apart under sdpa: one bool, and a float32 copy per layer that keeps it.
+
+    torch converts a bool mask in every call and saves the copy for the backward pass. flash-attn needs no mask.
+    """
+    return tokens**2 * (1 + FLOAT * layers)
+
+
 def logits_bytes(shape: ModelShape, tokens: float, element: int) -> float:
     """One copy of the logits of `tokens` tokens."""
     return tokens * shape.vocab * element
@@ -111,17 +120,30 @@ def forward_only(settings: Settings, *, teacher: bool) -> float:
     return settings.shape.parameters * settings.weight_bytes / settings.shards if settings.reference else 0.0
 
 
-def update_tokens(settings: Settings, mean_rollout: float) -> float:
-    """Tokens of a micro-batch of the update: the budget, or all that a rank has of a mini-batch."""
-    return min(settings.actor_tokens, settings.rollouts_per_rank / settings.mini_batches * mean_rollout)
+def micro_batch_tokens(tokens: float, budget: float, *, full: bool) -> float:
+    """Tokens of a micro-batch out of `tokens` of a rank: evenly split, or filled to the budget (the worst case)."""
+    return min(tokens, budget) if full else tokens / micro_batches(tokens, budget)
 
 
-def training_moments(settings: Settings, *, flash_cross_entropy: bool, routed: float) -> list[Moment]:
-    """The moments of log-prob, teacher and update passes on one GPU, with full micro-batches (the worst case)."""
+def micro_batches(tokens: float, budget: float) -> int:
+    """Micro-batches that a rank's tokens are split into."""
+    return max(1, math.ceil(tokens / budget))
+
+
+def training_moments(
+    settings: Settings, *, flash_cross_entropy: bool, routed: float, lengths: Lengths | None = None
+) -> list[Moment]:
+    """The moments of log-prob, teacher and update passes of one rank.
+
+    With rollouts of the given mean lengths, evenly split; by default in the worst case, full micro-batches of rollouts
+    at their limits.
+    """
     shape, shard = settings.shape, shards(settings)
-    longest = settings.max_prompt + settings.max_response
-    update = update_tokens(settings, longest)
-    forward = min(settings.log_prob_tokens, settings.rollouts_per_rank * longest)
+    full = lengths is None
+    lengths = lengths or worst_case(settings)
+    rollouts, length = settings.rollouts_per_rank, lengths.prompt + lengths.response
+    update = micro_batch_tokens(rollouts / settings.mini_batches * length, settings.actor_tokens, full=full)
+    forward = micro_batch_tokens(rollouts * length, settings.log_prob_tokens, full=full)
     element = settings.compute_bytes
     grads, adam = shard, ADAM_STATES * shard
     resident = {"weights": shard}
@@ -141,12 +163,13 @@ def training_moments(settings: Settings, *, flash_cross_entropy: bool, routed: f
                 "logits": logits_bytes(shape, forward, element)
                 * forward_logit_copies(entropy_chunk=settings.entropy_chunk, tokens=forward),
                 "activations": forward * working_elements(shape) * element,
+                "attention mask": attention_mask(forward, 1) if settings.mask else 0.0,
             },
         ),
     ]
     if settings.teacher_forward:
-        row = settings.max_teacher_prompt + settings.max_response
-        teacher = min(settings.teacher_tokens, settings.rollouts_per_rank * row)
+        taught = (1.0 if full else routed) * rollouts * (lengths.teacher_prompt + lengths.response)
+        teacher = micro_batch_tokens(taught, settings.teacher_tokens, full=full)
         moments.append(
             Moment(
                 "teacher",
@@ -157,6 +180,7 @@ def training_moments(settings: Settings, *, flash_cross_entropy: bool, routed: f
                     "logits": logits_bytes(shape, teacher, element),
                     "one chunk in float32": 2 * settings.chunk * shape.vocab * FLOAT,
                     "activations": teacher * working_elements(shape) * element,
+                    "attention mask": attention_mask(teacher, 1) if settings.mask else 0.0,
                     "top-K payload": topk_payload(teacher, settings.topk),
                 },
             )
@@ -170,6 +194,9 @@ def training_moments(settings: Settings, *, flash_cross_entropy: bool, routed: f
         **idle_adam,
         **passing,
         "activations": activations(shape, update, element, checkpointing=settings.checkpointing),
+        "attention mask": attention_mask(update, 1 if settings.checkpointing else shape.layers)
+        if settings.mask
+        else 0.0,
         "top-K payload": topk_payload(update, settings.topk) if settings.logit_loss else 0.0,
     }
     largest = max(shape.layer_parameters, shape.embedding_parameters)

@@ -19,9 +19,11 @@ from workflows.plan.memory import (
 )
 from workflows.plan.seconds import step_seconds, this_cpu
 from workflows.plan.settings import Lengths, Settings, lengths_of, settings_of
+from workflows.plan.shapes import ModelShape
 
-# The share of rollouts that the teacher sees early in training (arXiv 2604.02288, figure 5: about 40 %, falling).
-ROUTED = 0.4
+# Which share of the rollouts the teacher sees early in training, by `srpo.rows`: incorrect ones with a correct sibling
+# (arXiv 2604.02288, figure 5: about 40 %, falling), and correct ones likewise.
+ROUTED = {"incorrect": 0.4, "correct": 0.4, "all": 0.8, "none": 0.0}
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class Plan:
     gpu: GPU
     routed: float
     flash_cross_entropy: bool
+    expected: bool
     # Of one GPU; empty on a machine without GPUs.
     moments: list[Moment]
     engine: Engine | None
@@ -93,20 +96,22 @@ def plan_config(
     config: DictConfig,
     gpu: GPU | None = None,
     *,
-    routed: float = ROUTED,
+    routed: float | None = None,
     response: float | None = None,
     prompt: float | None = None,
     flash_cross_entropy: bool = True,
-    shape: Any = None,
+    expected: bool = False,
+    shape: ModelShape | None = None,
 ) -> Plan:
     """Plan a composed and resolved config.
 
     Args:
         config: see `workflows.compose_config`.
         gpu: a row of `workflows.plan.gpus`; not needed for platform=cpu, where this machine is measured.
-        routed: share of rollouts that are distilled.
+        routed: share of rollouts that are distilled; that of early training by default.
         response, prompt: mean tokens of a response and of a prompt; a share of their limits by default.
         flash_cross_entropy: flash-attn is installed, so that verl's log-probs need no copies of the logits.
+        expected: memory for rollouts of the mean lengths, evenly split, instead of the worst case.
         shape: dimensions of the model, read from its folder or the table of known ones by default.
 
     Raises:
@@ -119,20 +124,28 @@ def plan_config(
         settings,
         gpu or this_cpu(),
         lengths_of(settings, response, prompt),
-        routed=routed if settings.teacher_forward else 0.0,
+        routed=ROUTED[config.srpo.rows] if routed is None or not settings.teacher_forward else routed,
         flash_cross_entropy=flash_cross_entropy,
+        expected=expected,
     )
 
 
 def plan_settings(
-    settings: Settings, gpu: GPU, lengths: Lengths, *, routed: float, flash_cross_entropy: bool = True
+    settings: Settings,
+    gpu: GPU,
+    lengths: Lengths,
+    *,
+    routed: float,
+    flash_cross_entropy: bool = True,
+    expected: bool = False,
 ) -> Plan:
     """Plan from plain numbers."""
     moments, engine = [], None
+    usual = lengths if expected else None
     if settings.cpu:
-        host = cpu_host(settings, routed=routed)
+        host = cpu_host(settings, routed=routed, lengths=usual)
     else:
-        moments = training_moments(settings, flash_cross_entropy=flash_cross_entropy, routed=routed)
+        moments = training_moments(settings, flash_cross_entropy=flash_cross_entropy, routed=routed, lengths=usual)
         moments += generation_moments(settings, gpu)
         engine, host = rollout_engine(settings, gpu), gpu_host(settings, lengths)
     return Plan(
@@ -141,6 +154,7 @@ def plan_settings(
         gpu=gpu,
         routed=routed,
         flash_cross_entropy=flash_cross_entropy,
+        expected=expected,
         moments=moments,
         engine=engine,
         host=host,

@@ -7,8 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from workflows.plan.gpus import GIB, GPU
-from workflows.plan.host import micro_batches
-from workflows.plan.memory import FLOAT
+from workflows.plan.memory import FLOAT, micro_batches
 from workflows.plan.settings import Lengths, Settings
 from workflows.plan.shapes import ModelShape
 

@@ -40,6 +40,8 @@ class Settings:
     compute_bytes: int
     reduce_bytes: int
     checkpointing: bool
+    # Whether packed rollouts need an attention mask (sdpa).
+    mask: bool
     param_offload: bool
     optimizer_offload: bool
     entropy_chunk: int | None
@@ -114,6 +116,7 @@ def settings_of(config: DictConfig, *, shape: ModelShape | None = None) -> Setti
         compute_bytes=_BYTES[str(precision.get("param_dtype", "bf16"))],
         reduce_bytes=_BYTES[str(precision.get("reduce_dtype", "fp32"))],
         checkpointing=bool(model.enable_gradient_checkpointing),
+        mask=bool(model.use_remove_padding) and (model.override_config or {}).get("attn_implementation") == "sdpa",
         param_offload=bool(engine.param_offload or engine.offload_policy),
         optimizer_offload=bool(engine.optimizer_offload or engine.offload_policy),
         entropy_chunk=engine.entropy_from_logits_chunk_size if engine.entropy_from_logits_with_chunking else None,
@@ -160,6 +163,11 @@ def lengths_of(settings: Settings, response: float | None = None, prompt: float 
         longest=min(settings.max_response, 3 * response) / response,
         teacher_prompt=min(settings.max_teacher_prompt, prompt + response + 40) if settings.teacher_forward else 0,
     )
+
+
+def worst_case(settings: Settings) -> Lengths:
+    """Every rollout at its limits."""
+    return Lengths(settings.max_prompt, settings.max_response, 1.0, settings.max_teacher_prompt)
 
 
 def _budgets(actor: Any, rollout: Any) -> tuple[tuple[bool, int, int | None], tuple[bool, int, int | None]]:

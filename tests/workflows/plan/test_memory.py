@@ -35,6 +35,21 @@ def test_activations_by_hand():
     assert memory.activation_elements(replace(SMALL, qk_norm=True)) == 80
 
 
+def test_packed_rollouts_under_sdpa_need_a_mask_per_layer():
+    # 10 x 10 bools, and 3 float32 copies of them.
+    assert memory.attention_mask(10, 3) == 100 + 3 * 400
+    settings = settings_of(compose_config("srpo", ["platform=cpu"]), shape=SMALL)
+    loss = parts(memory.training_moments(settings, flash_cross_entropy=False, routed=0.4), "loss")
+    # No checkpointing on the CPU platform: both layers keep their copy.
+    assert loss["attention mask"] == 20480**2 * 9
+
+
+def test_micro_batches_are_split_evenly_or_filled():
+    assert memory.micro_batch_tokens(3000, 1024, full=False) == 1000
+    assert memory.micro_batch_tokens(3000, 1024, full=True) == 1024
+    assert memory.micro_batch_tokens(500, 1024, full=True) == 500
+
+
 @pytest.mark.parametrize(
     ("element", "flash", "logit_loss", "copies"),
     [(2, True, False, 1.0), (2, True, True, 2.4), (2, False, False, 4.0), (4, False, True, 4.4)],
