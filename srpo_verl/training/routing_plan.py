@@ -97,6 +97,15 @@ class RoutingPlan:
         values = group_advantages(rewards, uids, normalize_by_std=normalize_by_std, exclude=~self.counted)
         return values[self.final]
 
+    def policy_gradient_advantages(
+        self, rewards: torch.Tensor, srpo: SRPOConfig, *, normalize_by_std: bool
+    ) -> torch.Tensor:
+        """(n,) `advantages`, zero on the rows that the method gives no policy gradient."""
+        values = self.advantages(rewards, normalize_by_std=normalize_by_std)
+        if srpo.policy_gradient == "none":
+            return torch.zeros_like(values)
+        return torch.where(self.routed, 0.0, values) if srpo.policy_gradient == "unrouted" else values
+
 
 def _number(value: Any) -> float:
     """A verdict as a float; NaN, hence undecided, if it is none."""

@@ -177,14 +177,11 @@ class SRPOTrainer(PPOTrainerSync):
             with marked_timer("srpo_teacher", self.timing_raw):
                 self.teacher = run_teacher(self, batch, data["responses"].unbind())
 
-        scalar = self.plan.advantages(
+        scalar = self.plan.policy_gradient_advantages(
             data[rewards].to_padded_tensor(0.0).sum(dim=-1),
+            self.srpo,
             normalize_by_std=self.config.algorithm.norm_adv_by_std_in_grpo,
         )
-        if self.srpo.policy_gradient == "none":
-            scalar = torch.zeros_like(scalar)
-        elif self.srpo.policy_gradient == "unrouted":
-            scalar = torch.where(self.plan.routed, 0.0, scalar)
         rows = [value * mask for value, mask in zip(scalar, masks, strict=True)]
         if self.srpo.advantage_mix > 0:
             old_log_probs = data["old_log_probs"].unbind()

@@ -1,0 +1,91 @@
+"""Which runs make up the evidence, and the rule that chooses the learning rates. Written down before the runs.
+
+learning_rates  three rates for each main method, on seeds and on a split of held-out questions that nothing else uses
+main            GRPO, SDPO and SRPO on the test split, each at its chosen rate
+ablations       variants of SDPO and SRPO, at the rate of the method they vary
+reduced         what `make lab` does: the main methods at the rates found in the full laboratory, two seeds
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from workflows.lab.run import RunSpec, record_path, write_text
+
+MAIN = ("grpo", "sdpo", "srpo")
+# Each ablation inherits the learning rate of the method it varies.
+ABLATIONS = {
+    "srpo_routing_only": "srpo",
+    "advantage_mix": "srpo",
+    "sdpo_correct_only": "sdpo",
+    "sdpo_incorrect_only": "sdpo",
+}
+RATES = (1e-4, 2e-4, 5e-4)
+RATE_SEEDS, MAIN_SEEDS, ABLATION_SEEDS = (100, 101), range(5), range(3)
+
+
+def learning_rates(_: Path) -> list[RunSpec]:
+    return [
+        RunSpec("learning_rates", method, lr, seed, split="validation")
+        for seed in RATE_SEEDS
+        for method in MAIN
+        for lr in RATES
+    ]
+
+
+def main(folder: Path) -> list[RunSpec]:
+    return [RunSpec("main", method, chosen_rate(folder, method), seed) for seed in MAIN_SEEDS for method in MAIN]
+
+
+def ablations(folder: Path) -> list[RunSpec]:
+    return [
+        RunSpec("ablations", method, chosen_rate(folder, parent), seed)
+        for seed in ABLATION_SEEDS
+        for method, parent in ABLATIONS.items()
+    ]
+
+
+def chosen_rate(folder: Path, method: str) -> float:
+    """The rate whose best validation accuracy of a run, averaged over the seeds, is highest; a tie goes to the lower.
+
+    Seeds count that all three rates have finished when the choice is first asked for; it is then kept in `rates.json`.
+
+    Raises:
+        FileNotFoundError: no seed has all rates.
+    """
+    kept = folder / "records" / "rates.json"
+    rates = json.loads(kept.read_text()) if kept.exists() else {}
+    if method not in rates:
+        scores = validation_scores(folder, method)
+        seeds = [seed for seed in RATE_SEEDS if all((lr, seed) in scores for lr in RATES)]
+        if not seeds:
+            raise FileNotFoundError(f"the learning rate of {method} is not chosen: run the experiment learning_rates.")
+        rates[method] = max(RATES, key=lambda lr: (sum(scores[lr, seed] for seed in seeds) / len(seeds), -lr))
+        write_text(kept, json.dumps(rates, indent=2, sort_keys=True) + "\n")
+    return rates[method]
+
+
+def validation_scores(folder: Path, method: str) -> dict[tuple[float, int], float]:
+    """Best validation accuracy by (rate, seed), of the runs that are finished."""
+    paths = {(s.lr, s.seed): record_path(folder, s) for s in learning_rates(folder) if s.method == method}
+    return {key: best_accuracy(path) for key, path in paths.items() if path.exists()}
+
+
+def best_accuracy(path: Path) -> float:
+    """The best validation accuracy of a record after the start."""
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    return max(line["accuracy"] for line in lines if line["kind"] == "eval" and line["step"] > 0)
+
+
+EXPERIMENTS: dict[str, Callable[[Path], list[RunSpec]]] = {
+    "learning_rates": learning_rates,
+    "main": main,
+    "ablations": ablations,
+}
+
+
+def specs_of(name: str, folder: Path) -> list[RunSpec]:
+    """The runs of an experiment, most wanted first."""
+    return EXPERIMENTS[name](folder)

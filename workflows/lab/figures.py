@@ -1,0 +1,76 @@
+"""The figures of docs/evidence.md: mean over seeds, and the range between the lowest and the highest seed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from workflows.lab.results import Record
+
+if TYPE_CHECKING:
+    from workflows.lab.evidence import Evidence
+
+COLOURS = {"grpo": "tab:blue", "sdpo": "tab:red", "srpo": "tab:green", "srpo_routing_only": "tab:olive"}
+COLOURS |= {"advantage_mix": "tab:purple", "sdpo_correct_only": "tab:orange", "sdpo_incorrect_only": "tab:brown"}
+
+
+def draw(evidence: Evidence, folder: Path) -> None:
+    """Write `curves.svg` and `ablations.svg` into the folder."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    # Without these two a figure of the same numbers would differ from run to run.
+    matplotlib.rcParams["svg.hashsalt"] = "srpo"
+    matplotlib.rcParams["svg.fonttype"] = "none"
+    from matplotlib import pyplot as plt
+
+    from workflows.lab.evidence import NAMES
+
+    def panel(axes, labels: Sequence[str], points: Callable[[Record], dict[float, float]], title: str, xlabel="step"):
+        for label in labels:
+            if label not in evidence.runs:
+                continue
+            curves = [points(record) for record in evidence.runs[label].values()]
+            places = [x for x in curves[0] if all(x in curve for curve in curves)]
+            values = [[curve[x] for curve in curves] for x in places]
+            middle = [sum(column) / len(column) for column in values]
+            axes.plot(places, middle, color=COLOURS[label], label=NAMES[label], linewidth=1.5)
+            low, high = [min(column) for column in values], [max(column) for column in values]
+            axes.fill_between(places, low, high, color=COLOURS[label], alpha=0.12, linewidth=0)
+        axes.set(title=title, xlabel=xlabel)
+        axes.grid(alpha=0.3)
+
+    def accuracy(clock: str) -> Callable[[Record], dict[float, float]]:
+        return lambda record: {line[clock]: 100 * line["accuracy"] for line in record.evals}
+
+    def metric(key: str) -> Callable[[Record], dict[float, float]]:
+        return lambda record: {line["step"]: line[key] for line in record.train if key in line}
+
+    main = ("grpo", "sdpo", "srpo")
+    figure, grid = plt.subplots(2, 4, figsize=(16, 7), layout="constrained")
+    panel(grid[0, 0], main, accuracy("step"), "held-out avg@16, %")
+    panel(grid[0, 1], main, accuracy("clock"), "held-out avg@16, %", "CPU seconds of training")
+    panel(grid[0, 2], main, metric("actor/entropy"), "student entropy, nats")
+    panel(grid[0, 3], main, metric("srpo/teacher_entropy"), "teacher entropy on routed tokens, nats")
+    panel(grid[1, 0], main, metric("srpo/routed_share"), "routed share")
+    panel(grid[1, 1], main, metric("response_length"), "response length, tokens")
+    panel(grid[1, 2], ("srpo",), metric("srpo/grad_norm/grpo"), "gradient norm by branch, SRPO")
+    panel(grid[1, 3], main, metric("seconds"), "CPU seconds per step")
+    if "srpo" in evidence.runs:
+        curves = [metric("srpo/grad_norm/sdpo")(record) for record in evidence.runs["srpo"].values()]
+        places = [x for x in curves[0] if all(x in curve for curve in curves)]
+        grid[1, 2].plot(places, [sum(c[x] for c in curves) / len(curves) for x in places], "--", color="tab:red")
+        lines = grid[1, 2].get_lines()
+        grid[1, 2].legend(lines, ["GRPO branch", "SDPO branch"], fontsize=8)
+    grid[0, 0].legend(fontsize=8)
+    figure.savefig(folder / "curves.svg", metadata={"Date": None})
+    plt.close(figure)
+
+    figure, axes = plt.subplots(1, 2, figsize=(12, 4), layout="constrained")
+    panel(axes[0], ("srpo", "srpo_routing_only", "advantage_mix", "grpo"), accuracy("step"), "SRPO's ablations, %")
+    panel(axes[1], ("sdpo", "sdpo_correct_only", "sdpo_incorrect_only", "srpo"), accuracy("step"), "parts of SDPO, %")
+    for each in axes:
+        each.legend(fontsize=8)
+    figure.savefig(folder / "ablations.svg", metadata={"Date": None})
+    plt.close(figure)

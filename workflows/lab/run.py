@@ -1,0 +1,206 @@
+"""One run: a start policy, a method, a learning rate; training by the twin, validation as it goes, one compact file.
+
+A record file has one JSON line of kind `run` (what it was), one `eval` line per validation and one `train` line per
+window of steps (means over the window). It appears under its name only when the run is complete.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from srpo_verl.training.routing_plan import Rollout, build_plan
+from srpo_verl.training.step_metrics import routing_metrics
+from srpo_verl.training.teacher_prompts import TeacherPromptBuilder, max_teacher_prompt_length
+from workflows.lab.measure import answer, question_ids, report
+from workflows.lab.methods import compose, method_overrides
+from workflows.lab.start_policy import StartPolicy, build
+from workflows.lab.task import Question, Tables
+from workflows.lab.twin import Batch, Twin
+
+PROMPTS, ROLLOUTS, VALIDATION_SAMPLES = 8, 8, 16
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """What a run depends on. `seed` fixes tables, pupil, weights, questions and sampling."""
+
+    experiment: str
+    method: str
+    lr: float
+    seed: int
+    split: str = "test"
+    steps: int = 240
+    eval_every: int = 20
+    # Further overrides of the config `srpo_lab`.
+    overrides: tuple[str, ...] = ()
+    # A variant of the grading or the demonstration, see `grade`.
+    strict: bool = False
+    label: str = ""
+
+    @property
+    def name(self) -> str:
+        return f"{self.experiment}/{self.label or self.method}-lr{self.lr:g}-seed{self.seed}"
+
+    def config_overrides(self) -> list[str]:
+        return [*method_overrides(self.method), f"actor_rollout_ref.actor.optim.lr={self.lr}", *self.overrides]
+
+
+def record_path(folder: Path, spec: RunSpec) -> Path:
+    """Where the record of a finished run stands."""
+    return folder / "records" / f"{spec.name}.jsonl"
+
+
+def run(spec: RunSpec, folder: Path, on_step: Callable[[int, float], None] = lambda step, accuracy: None) -> Path:
+    """Build the start if needed, train, and write the record. A finished run is not repeated."""
+    path = record_path(folder, spec)
+    if path.exists():
+        return path
+    torch.set_num_threads(1)
+    start = StartPolicy(spec.seed)
+    start_folder = folder / "start" / str(spec.seed)
+    build(start_folder, start)
+    measured = folder / "records" / "start" / f"{spec.seed}.json"
+    tokenizer = AutoTokenizer.from_pretrained(start_folder / "model")
+    model = AutoModelForCausalLM.from_pretrained(start_folder / "model", attn_implementation="sdpa")
+    if not measured.exists():
+        write_text(measured, json.dumps(report(model.eval(), tokenizer, start)) + "\n")
+    config = compose(spec.config_overrides())
+    trainer = _Trainer(spec, config, Twin(model, config), tokenizer, start.tables(), start.questions())
+
+    lines: list[dict[str, Any]] = [{"kind": "run", **asdict(spec)}, trainer.evaluate(0)]
+    window: list[dict[str, float]] = []
+    for step in range(1, spec.steps + 1):
+        metrics = trainer.step(measure_branches=step % spec.eval_every == 1)
+        window.append(metrics)
+        on_step(step, metrics["srpo/accuracy"])
+        if step % spec.eval_every == 0:
+            lines.append({"kind": "train", "step": step, **_means(window)})
+            lines.append(trainer.evaluate(step))
+            window = []
+    write_text(path, "".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+class _Trainer:
+    """Rollouts, grading, the twin's step and validation."""
+
+    def __init__(self, spec, config, twin: Twin, tokenizer, tables: Tables, questions: dict[str, list[Question]]):
+        self.spec, self.twin, self.tokenizer, self.tables = spec, twin, tokenizer, tables
+        self.held_out, self.train_questions = questions[spec.split], questions["train"]
+        self.generator = torch.Generator().manual_seed(spec.seed)
+        self.order = torch.randperm(len(self.train_questions), generator=self.generator).tolist()
+        self.prompts = TeacherPromptBuilder(
+            tokenizer=tokenizer,
+            srpo=twin.srpo,
+            max_length=max_teacher_prompt_length(config, twin.srpo),
+            chat_template_kwargs=dict(config.data.apply_chat_template_kwargs),
+        )
+        self.cpu_seconds, self.sampled_tokens, self.teacher_tokens = 0.0, 0, 0
+
+    def step(self, *, measure_branches: bool) -> dict[str, float]:
+        clock = time.process_time()
+        chosen = [self._next_question() for _ in range(PROMPTS)]
+        ids = [question_ids(self.tokenizer, q) for q in chosen]
+        self.twin.model.eval()
+        answers = answer(
+            self.twin.model,
+            self.tokenizer,
+            chosen,
+            ids,
+            self.tables,
+            n=ROLLOUTS,
+            temperature=1.0,
+            generator=self.generator,
+        )
+        self.twin.model.train()
+        sampling = time.process_time() - clock
+        verdicts = (answers.strict if self.spec.strict else answers.correct).flatten().float()
+        rollouts = [
+            Rollout(key=f"{i // ROLLOUTS}_{i % ROLLOUTS}_0", score=score, response_length=len(answers.responses[i]))
+            for i, score in enumerate(verdicts.tolist())
+        ]
+        plan = build_plan(rollouts, self.twin.srpo)
+        siblings = {int(plan.routing.demonstration[row]) for row in plan.routed_rows()} - {-1}
+        messages = {row: [{"role": "user", "content": str(chosen[row // ROLLOUTS])}] for row in plan.routed_rows()}
+        shown = {row: answers.responses[row].tolist() for row in siblings}
+        plan, prompts, _ = self.prompts.build(plan, messages, shown)
+        batch = Batch(
+            plan=plan,
+            prompts=[torch.tensor(ids[row // ROLLOUTS]) for row in range(len(rollouts))],
+            responses=answers.responses,
+            masks=[torch.ones_like(response) for response in answers.responses],
+            rewards=verdicts,
+            teacher_prompts={row: torch.tensor(prompt.input_ids) for row, prompt in prompts.items()},
+            rollout_log_probs=answers.log_probs,
+        )
+        metrics = routing_metrics(plan) | self.twin.step(batch, measure_branches=measure_branches)
+        seconds = time.process_time() - clock
+        sampled = sum(len(response) for response in answers.responses)
+        taught = sum(len(prompts[row].input_ids) + len(answers.responses[row]) for row in prompts)
+        self.cpu_seconds += seconds - metrics.pop("measuring_seconds", 0.0)
+        self.sampled_tokens += sampled
+        self.teacher_tokens += taught
+        lucky = answers.correct & ~answers.strict
+        demonstrations = [row for row in plan.routing.demonstration[plan.routed].tolist() if row >= 0]
+        return metrics | {
+            "seconds": seconds,
+            "sampling_seconds": sampling,
+            "response_length": sampled / len(rollouts),
+            "lucky_share": int(lucky.sum()) / max(int(answers.correct.sum()), 1),
+            "lucky_demonstrations": float(lucky.flatten()[demonstrations].float().mean()) if demonstrations else 0.0,
+        }
+
+    def evaluate(self, step: int) -> dict[str, Any]:
+        """avg@16 at T = 0.6 on the held-out questions, with the same random numbers at every step and method."""
+        self.twin.model.eval()
+        generator = torch.Generator().manual_seed(10_000 + self.spec.seed)
+        ids = [question_ids(self.tokenizer, q) for q in self.held_out]
+        answers = answer(
+            self.twin.model,
+            self.tokenizer,
+            self.held_out,
+            ids,
+            self.tables,
+            n=VALIDATION_SAMPLES,
+            temperature=0.6,
+            generator=generator,
+        )
+        return {
+            "kind": "eval",
+            "step": step,
+            "accuracy": round(answers.correct.float().mean().item(), 5),
+            "strict": round(answers.strict.float().mean().item(), 5),
+            "cpu_seconds": round(self.cpu_seconds, 2),
+            "sampled_tokens": self.sampled_tokens,
+            "teacher_tokens": self.teacher_tokens,
+        }
+
+    def _next_question(self) -> Question:
+        if not self.order:
+            self.order = torch.randperm(len(self.train_questions), generator=self.generator).tolist()
+        return self.train_questions[self.order.pop()]
+
+
+def _means(window: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Mean of each metric over the steps of a window that have it."""
+    keys = sorted({key for metrics in window for key in metrics})
+    values = {key: float(np.mean([metrics[key] for metrics in window if key in metrics])) for key in keys}
+    return {key: float(f"{value:.5g}") for key, value in values.items()}
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file that is there completely or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(f".{os.getpid()}.part")
+    partial.write_text(text)
+    os.replace(partial, path)
