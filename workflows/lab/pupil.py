@@ -21,9 +21,9 @@ class Beliefs:
     """Shares of the facts, the probability of the right result in each class, and the number of different slips."""
 
     shaky: float = 0.30
-    misconceived: float = 0.20
+    misconceived: float = 0.30
     p_known: float = 0.92
-    p_shaky: float = 0.55
+    p_shaky: float = 0.50
     p_misconceived: float = 0.25
     slips: int = 3
 

@@ -35,10 +35,10 @@ FORMAT = 1  # raise it when the same settings give another folder
 class WarmUp:
     """Supervised phase: first true derivations (clean facts are learnt faster), then the pupil's."""
 
-    steps: int = 450
-    textbook_steps: int = 300
-    batch: int = 64
-    teacher_batch: int = 16
+    steps: int = 460
+    textbook_steps: int = 310
+    batch: int = 80
+    teacher_batch: int = 20
     lr: float = 5e-3
 
 
@@ -47,11 +47,11 @@ class StartPolicy:
     """All that a start depends on."""
 
     seed: int
-    p: int = 8
+    p: int = 7
     train: int = 4096
-    validation: int = 128
-    test: int = 128
-    size: Size = field(default_factory=lambda: Size(layers=3, mlp=192, kv_heads=2))
+    validation: int = 96
+    test: int = 96
+    size: Size = field(default_factory=lambda: Size(layers=2, mlp=256, kv_heads=2))
     beliefs: Beliefs = field(default_factory=Beliefs)
     teacher_form: TeacherForm = field(default_factory=TeacherForm)
     warm_up: WarmUp = field(default_factory=WarmUp)
