@@ -6,6 +6,7 @@ window of steps (means over the window). It appears under its name only when the
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import time
@@ -68,7 +69,11 @@ def run(spec: RunSpec, folder: Path, on_step: Callable[[int, float], None] = lam
     torch.set_num_threads(1)
     start = StartPolicy(spec.seed)
     start_folder = folder / "start" / str(spec.seed)
-    build(start_folder, start)
+    start_folder.mkdir(parents=True, exist_ok=True)
+    with open(start_folder / ".lock", "w") as lock:
+        # Another process may be building the same start.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        build(start_folder, start)
     measured = folder / "records" / "start" / f"{spec.seed}.json"
     tokenizer = AutoTokenizer.from_pretrained(start_folder / "model")
     model = AutoModelForCausalLM.from_pretrained(start_folder / "model", attn_implementation="sdpa")
