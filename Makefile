@@ -1,4 +1,5 @@
 # make demo    train a tiny model with SRPO on this machine's CPU, about five minutes
+# make walk    prepare, train, evaluate, report with a tiny model on this machine's CPU (docs/workflows.md)
 # make test    every test; `make test-fast` leaves out those that start Ray and vLLM
 # make test-cluster    a run over a Ray cluster of two nodes (network namespaces; needs root), one of which is lost
 # make reproduce-demo  a grid of twelve tiny runs, killed half way and started again
@@ -21,10 +22,13 @@ BIN := $(VENV)/bin
 # Two OpenMP threads on a small, busy machine are slower than one.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test test-fast test-cluster nightly reproduce-demo bench bench-check lint format venv lock clean distclean
+.PHONY: demo walk test test-fast test-cluster nightly reproduce-demo bench bench-check lint format venv lock clean distclean
 
 demo: venv
 	$(BIN)/python -m workflows.demo $(ARGS)
+
+walk: venv
+	PYTHON=$(BIN)/python examples/walk/walk.sh $(ARGS)
 
 # A module's tests stay together: they share what is dear to make. Each run of the real stack takes 7 to 10 GiB.
 PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadscope

@@ -17,7 +17,7 @@ import json
 import logging
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,8 +78,8 @@ def normalize(row: Any, source: str | None) -> dict[str, Any]:
     return {"source": found, "gold": gold, "prompt": prompt, "extra": extra, "row": row}
 
 
-def check_gold(item: dict[str, Any]) -> tuple[str, str] | None:
-    """What is wrong with a row's gold answer: (kind, detail), None when nothing."""
+def check_gold(item: dict[str, Any], reward_kwargs: Mapping[str, Any] | None = None) -> tuple[str, str] | None:
+    """What is wrong with a row's gold answer under the run's `reward_kwargs`: (kind, detail), None when nothing."""
     grader = registry.find(item["source"])
     if not grader.builtin:
         return None  # a user's grader: its gold is its own affair
@@ -97,7 +97,7 @@ def check_gold(item: dict[str, Any]) -> tuple[str, str] | None:
         return "bad gold", problem
     if completion is None:
         return "no reference", "no reference solution to run against the tests"
-    result = compute_score(item["source"], completion, item["gold"], extra)
+    result = compute_score(item["source"], completion, item["gold"], extra, **(reward_kwargs or {}))
     if result["infra_error"]:
         return "no verdict", "the gold answer could not be graded; the log says why"
     if result["timed_out"]:
@@ -118,6 +118,7 @@ def check_rows(
     source: str | None = None,
     threads: int = 4,
     on_gold: Callable[[], object] = lambda: None,
+    reward_kwargs: Mapping[str, Any] | None = None,
 ) -> tuple[list[Problem], Counter[str]]:
     """All problems of rows that are called `name`; `on_gold` is called after each gold answer."""
     problems: list[Problem] = []
@@ -137,7 +138,8 @@ def check_rows(
         items.append((number, item))
     problems += _duplicates(name, items)
     with ThreadPoolExecutor(threads) as executor:
-        for (number, item), found in zip(items, executor.map(lambda pair: check_gold(pair[1]), items), strict=True):
+        verdicts = executor.map(lambda pair: check_gold(pair[1], reward_kwargs), items)
+        for (number, item), found in zip(items, verdicts, strict=True):
             on_gold()
             if found:
                 problems.append(Problem(name, number, item["source"], *found))

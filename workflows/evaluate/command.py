@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import warnings
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -52,9 +52,14 @@ def main(
     from workflows.evaluate.grading import load_reward
     from workflows.evaluate.pipeline import describe, evaluate, read_rows
     from workflows.evaluate.summary import table
+    from workflows.json_option import json_object
 
+    warnings.simplefilter("ignore")  # verl's, about engines that are not installed
     console, errors = Console(), Console(stderr=True)
-    template, extra = _object(chat_template_kwargs, "--chat-template-kwargs"), _object(reward_kwargs, "--reward-kwargs")
+    template, extra = (
+        json_object(chat_template_kwargs, "--chat-template-kwargs"),
+        json_object(reward_kwargs, "--reward-kwargs"),
+    )
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     try:
         sampling = Sampling(n, temperature, top_p, max_tokens, seed, template)
@@ -84,13 +89,3 @@ def main(
         raise typer.Exit(1) from error
     console.print(table(summary), highlight=False)
     console.print(f"{out / 'summary.json'}\n{out / 'items.jsonl'}", highlight=False, markup=False, soft_wrap=True)
-
-
-def _object(text: str, option: str) -> dict[str, Any]:
-    try:
-        value = json.loads(text)
-    except ValueError as error:
-        raise typer.BadParameter(f"{option} {text}: not JSON ({error})") from error
-    if not isinstance(value, dict):
-        raise typer.BadParameter(f"{option} {text}: must be a JSON object")
-    return value

@@ -36,6 +36,9 @@ def main(
     ] = BadRows.refuse,
     strict: Annotated[bool, typer.Option("--strict", help="Fail where the rows are not the published ones.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace a data set that is already prepared.")] = False,
+    reward_kwargs: Annotated[
+        str, typer.Option(help="Of the grader that checks the gold answers, as JSON (docs/rewards.md).")
+    ] = "{}",
     list_all: Annotated[bool, typer.Option("--list", help="Show the benchmarks and end.")] = False,
 ) -> None:
     """Turn a benchmark into verl's parquet files: train.parquet, test.parquet and manifest.json in one folder.
@@ -43,6 +46,7 @@ def main(
     Rows come from the Hugging Face hub, or from local files with --from. Their number and content are compared with
     what is published, and every gold answer is graded once.
     """
+    from workflows.json_option import json_object
     from workflows.prepare.benchmark import PrepareError
     from workflows.prepare.pipeline import prepare
 
@@ -64,7 +68,7 @@ def main(
 
             reports = prepare(
                 name, folder, source=source, split=split, rows=rows, bad_rows=bad_rows.value, strict=strict,
-                force=force, progress=progress,
+                force=force, reward_kwargs=json_object(reward_kwargs, "--reward-kwargs"), progress=progress,
             )  # fmt: skip
     except PrepareError as error:
         errors.print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)

@@ -6,7 +6,7 @@ import hashlib
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -57,6 +57,7 @@ def prepare(
     bad_rows: BadRows = "refuse",
     strict: bool = False,
     force: bool = False,
+    reward_kwargs: Mapping[str, Any] | None = None,
     progress: Callable[[str, int], Callable[[], object]] = lambda what, total: lambda: None,
 ) -> dict[str, SplitReport]:
     """Prepares the benchmark `name` in the folder `out`.
@@ -66,6 +67,7 @@ def prepare(
         split: what a file holds whose name does not say it.
         rows: keep the first so many of each split.
         bad_rows: what to do with rows whose gold answer the grader does not accept.
+        reward_kwargs: for the grader that checks the gold answers, as in `reward.custom_reward_function.reward_kwargs`.
         strict: a difference from the published rows is an error.
         progress: called with a stage and its number of steps, returns what is to be called after each.
 
@@ -86,7 +88,9 @@ def prepare(
         )
         kept = dict(list(adapted.items())[:rows])
         step = progress(f"checking {split_name}", len(kept))
-        found, _ = check_rows(list(kept.values()), split_name, threads=os.cpu_count() or 1, on_gold=step)
+        found, _ = check_rows(
+            list(kept.values()), split_name, threads=os.cpu_count() or 1, on_gold=step, reward_kwargs=reward_kwargs
+        )
         numbers = list(kept)  # row numbers of the source, which the check does not know
         found = [Problem(p.file, numbers[p.row - 1], p.source, p.kind, p.detail) for p in found]
         report.problems = sorted(failures + found, key=lambda problem: problem.row)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 
 from omegaconf import DictConfig
 from rich.console import Console
 
-from workflows.doctor.check import Status
+from workflows.doctor.check import Check, Status, fail, ok, warn
 from workflows.doctor.checks import run_checks
+from workflows.plan.advice import advise
+from workflows.plan.command import gpu_here
+from workflows.plan.plan import plan_config
 
 
 class ChecksFailedError(ValueError):
@@ -20,6 +24,9 @@ def check(config: DictConfig, console: Console) -> None:
     warnings.simplefilter("ignore")  # verl's, about engines that are not installed
     with console.status("checking") as status:
         found = run_checks(config, start_engines=False, on_check=lambda name: status.update(f"checking {name}"))
+        if not any(finding.status is Status.FAIL for finding in found):  # a plan needs the model's config
+            status.update("planning")
+            found += check_plan(config)
     for finding in found:
         if finding.status is Status.WARN:
             mend = f" -> {finding.mend}" if finding.mend else ""
@@ -27,3 +34,20 @@ def check(config: DictConfig, console: Console) -> None:
     if failed := [finding for finding in found if finding.status is Status.FAIL]:
         said = "\n".join(f"{one.name}: {one.found}" + (f"\n  -> {one.mend}" if one.mend else "") for one in failed)
         raise ChecksFailedError(f"{said}\nNothing was started (--no-checks starts it all the same)")
+
+
+def check_plan(config: DictConfig) -> Iterator[Check]:
+    """Whether the run fits into memory; a failure with the changes that `srpo plan` would advise."""
+    try:
+        plan = plan_config(config, None if config.trainer.device == "cpu" else gpu_here())
+    except ValueError as error:
+        yield warn("plan", f"memory and time cannot be told: {error}")
+        return
+    misfits = plan.misfits()
+    for misfit in misfits:
+        yield fail("plan", misfit)
+    if misfits:
+        mend = " or ".join(" ".join(change.overrides) for change in advise(plan) if change.fits)
+        yield fail("plan", "the run does not fit", mend or "see `srpo plan` for this config")
+    else:
+        yield ok("plan", f"about {plan.step_seconds:.0f} s per step")
