@@ -54,7 +54,7 @@ def make_model(out: Path, seed: int) -> None:
     tokenizer = build_tokenizer([SYSTEM, REASONING, *(answer(letter) for letter in "ABCD")] * 2, SIZE)
     model = build_model(tokenizer, SIZE, seed)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
-    for _ in tqdm(range(STEPS), desc="warm-up", unit="step"):
+    for _ in tqdm(range(STEPS), desc="warm-up", unit="step", disable=None):
         ids, labels = encode([example(rng, "ABCD") for _ in range(BATCH)], tokenizer)
         loss = token_loss_sum(model, ids, labels) / int((labels != -100).sum())
         optimizer.zero_grad()

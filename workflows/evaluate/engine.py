@@ -81,7 +81,7 @@ class VLLMEngine:
     ):
         import torch
 
-        os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+        os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
         self.sampling = sampling
         options: dict[str, Any] = {"tensor_parallel_size": tensor_parallel, "dtype": dtype}
         if torch.cuda.is_available():
@@ -92,7 +92,7 @@ class VLLMEngine:
             options |= {"dtype": "float32" if dtype == "auto" else dtype, "enforce_eager": True}
             options["distributed_executor_backend"] = "uni"
         from verl.utils.tokenizer import hf_tokenizer
-        from verl.utils.tokenizer.continuous_token import create_continuous_token_builder
+        from verl.utils.tokenizer.continuous_token_wiring import create_continuous_token_builder
         from vllm import LLM
 
         self._llm = LLM(model, seed=sampling.seed, max_model_len=max_model_len, **options)
