@@ -85,7 +85,8 @@ def main(
                 settings=describe(folder, data, len(questions), **others),
             )  # fmt: skip
     except (ValueError, OSError) as error:
-        errors.print(f"{error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        reason = error.strerror if isinstance(error, OSError) and error.filename is None else None
+        errors.print(reason or str(error), style="red", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(1) from error
     console.print(table(summary), highlight=False)
     console.print(f"{out / 'summary.json'}\n{out / 'items.jsonl'}", highlight=False, markup=False, soft_wrap=True)

@@ -28,12 +28,23 @@ class Journal:
         self.done = {int(item["number"]): item for item in self._read()}
 
     def append(self, items: Iterable[Mapping[str, Any]]) -> None:
-        """Durable on return. Raises OSError, for instance when the disk is full."""
+        """Durable on return.
+
+        Raises:
+            OSError: it cannot be written, for instance because the disk is full; what was there before is kept.
+        """
         new = [dict(item) for item in items]
-        with self.items.open("a", encoding="utf-8") as file:
-            file.writelines(json.dumps(item, ensure_ascii=False) + "\n" for item in new)
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            with self.items.open("a", encoding="utf-8") as file:
+                file.writelines(json.dumps(item, ensure_ascii=False) + "\n" for item in new)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise OSError(
+                error.errno,
+                f"{self.items} could not be written: {error.strerror}. The {len(self.done)} questions before are kept: "
+                "mend it and give the same command again",
+            ) from error
         self.done.update({int(item["number"]): item for item in new})
 
     def _read(self) -> list[dict[str, Any]]:

@@ -90,10 +90,14 @@ def main(
 
 
 def _benchmarks() -> Table:
+    from workflows.prepare.benchmark import PrepareError
     from workflows.prepare.registry import known
 
     table = Table("name", "rows", "where from", box=None)
-    for benchmark in known().values():
+    for benchmark in known():
+        if isinstance(benchmark, PrepareError):
+            table.add_row("(broken)", "", str(benchmark))
+            continue
         counts = ", ".join(f"{split} {one.rows}" for split, one in benchmark.published.items())
         places = sorted({place.data_files or place.path for place in benchmark.hub.values()})
         table.add_row(benchmark.name, counts, ", ".join(places) or benchmark.elsewhere)

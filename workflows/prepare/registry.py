@@ -1,10 +1,9 @@
-"""Benchmarks by name: ours, those of the entry-point group `srpo_verl.datasets`, and `module:NAME`."""
+"""Benchmarks by name: ours, those of the entry-point group `srpo_verl.datasets` (its name there), and `module:NAME`."""
 
 from __future__ import annotations
 
 import difflib
-import importlib
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 
 from workflows.prepare.adapters import maths, programs, sciknoweval, tooluse
 from workflows.prepare.benchmark import Benchmark, PrepareError
@@ -17,34 +16,39 @@ BUILTIN = {
 }  # fmt: skip
 
 
-def known() -> dict[str, Benchmark]:
-    """Every benchmark of this environment by name. An entry point names a :class:`Benchmark`."""
-    found = dict(BUILTIN)
+def find(name: str) -> Benchmark:
+    """The benchmark called `name`, or the object `module:NAME`. Raises PrepareError."""
+    if ":" in name:
+        return _load(EntryPoint(name, name, ENTRY_POINT_GROUP))
+    if name in BUILTIN:
+        return BUILTIN[name]
+    points = entry_points(group=ENTRY_POINT_GROUP)
+    if name in points.names:
+        return _load(points[name])
+    names = sorted({*BUILTIN, *points.names})
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    raise PrepareError(f"no benchmark {name!r}.{hint} Known: {', '.join(names)}")
+
+
+def known() -> list[Benchmark | PrepareError]:
+    """Every benchmark of this environment; the error in place of one whose package is broken."""
+    found: list[Benchmark | PrepareError] = list(BUILTIN.values())
     for point in entry_points(group=ENTRY_POINT_GROUP):
-        benchmark = _checked(point.load(), f"entry point {point.name} of {point.value}")
-        if benchmark.name in found:
-            raise PrepareError(f"{point.value} calls itself {benchmark.name!r}, which is taken; choose another name")
-        found[benchmark.name] = benchmark
+        try:
+            found.append(_load(point))
+        except PrepareError as error:
+            found.append(error)
     return found
 
 
-def find(name: str) -> Benchmark:
-    """The benchmark called `name`, or the object `module:NAME`."""
-    if ":" in name:
-        module, _, attribute = name.partition(":")
-        try:
-            return _checked(getattr(importlib.import_module(module), attribute), name)
-        except (ImportError, AttributeError) as error:
-            raise PrepareError(f"{name} cannot be imported: {error}") from error
-    benchmarks = known()
-    if name not in benchmarks:
-        near = difflib.get_close_matches(name, benchmarks, n=1, cutoff=0.5)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise PrepareError(f"no benchmark {name!r}.{hint} Known: {', '.join(benchmarks)}")
-    return benchmarks[name]
-
-
-def _checked(candidate: object, where: str) -> Benchmark:
+def _load(point: EntryPoint) -> Benchmark:
+    try:
+        candidate = point.load()
+    except Exception as error:
+        raise PrepareError(f"{point.value} cannot be imported: {type(error).__name__}: {error}") from error
     if not isinstance(candidate, Benchmark):
-        raise PrepareError(f"{where} is a {type(candidate).__name__}, not a workflows.prepare.benchmark.Benchmark")
+        raise PrepareError(
+            f"{point.value} is a {type(candidate).__name__}, not a workflows.prepare.benchmark.Benchmark"
+        )
     return candidate

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -127,6 +128,23 @@ def test_another_evaluation_in_the_same_folder_is_refused(tmp_path):
     with pytest.raises(SettingsDifferError, match="model: 'fake' there, 'other' now"):
         run(tmp_path, questions(2), FakeEngine(), settings={"model": "other"})
     run(tmp_path, questions(2), FakeEngine(), batch=7)  # how it is cut into batches is nobody's business
+
+
+def test_a_full_disk_keeps_what_was_graded(tmp_path, monkeypatch):
+    real, calls = os.fsync, []
+
+    def fsync(number):
+        calls.append(number)
+        if len(calls) == 2:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(number)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(OSError, match=r"No space left on device\. The 2 questions before are kept"):
+        run(tmp_path, questions(5), FakeEngine())
+    again = FakeEngine()
+    summary = run(tmp_path, questions(5), again)
+    assert (summary.by_source["all"].questions, summary.by_source["all"].answers) == (5, 20)
 
 
 def test_a_damaged_file_is_not_overwritten(tmp_path):

@@ -156,3 +156,26 @@ def test_a_benchmark_of_ones_own_by_module_name(tmp_path, monkeypatch):
         registry.find("my_data:adapt")
     with pytest.raises(PrepareError, match="cannot be imported"):
         registry.find("my_data:OTHER")
+
+
+def test_benchmarks_of_other_packages_are_entry_points_and_a_broken_one_harms_nobody(tmp_path, monkeypatch):
+    package = tmp_path / "their_data-1.0.dist-info"
+    package.mkdir()
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: their_data\nVersion: 1.0\n")
+    (package / "entry_points.txt").write_text(
+        "[srpo_verl.datasets]\ntheirs = their_data:THEIRS\nbroken = their_data:MISSING\n"
+    )
+    (tmp_path / "their_data.py").write_text(
+        "from workflows.prepare.benchmark import Benchmark\n"
+        "THEIRS = Benchmark('theirs', 'math', 'math', print, columns=())\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    assert registry.find("theirs").data_source == "math"
+    with pytest.raises(PrepareError, match=r"their_data:MISSING cannot be imported: AttributeError"):
+        registry.find("broken")
+    with pytest.raises(PrepareError, match="Did you mean 'theirs'"):
+        registry.find("their")
+    found = registry.known()
+    (broken,) = (one for one in found if isinstance(one, PrepareError))
+    assert str(broken).startswith("their_data:MISSING")
+    assert {one.name for one in found if not isinstance(one, PrepareError)} == {*registry.BUILTIN, "theirs"}
