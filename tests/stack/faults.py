@@ -13,7 +13,7 @@ from tests.stack.launch import Run, command, settings
 from workflows.process_tree import ProcessTree
 
 # How long the family of a run may take to disappear by itself after its first process has ended.
-TAKE_DOWN = 20.0
+TAKE_DOWN = 60.0
 # How long it may take to train the first step, on a machine that does other things as well.
 START = 400.0
 
