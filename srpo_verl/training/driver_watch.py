@@ -13,8 +13,9 @@ from typing import Any, TypeVar
 
 import ray
 import transfer_queue as tq
+from ray.exceptions import ActorDiedError
 
-from srpo_verl.training.heartbeats import Heartbeats, describe
+from srpo_verl.training.heartbeats import Heartbeats, describe, remote_cause
 from srpo_verl.training.rollout_failures import waiting_failures
 from srpo_verl.training.watchdog import Watchdog
 
@@ -128,7 +129,7 @@ def named_failure(trainer: Any) -> Iterator[None]:
         trainer.watchdog.closing()
         stage = trainer.watchdog.failed_in or "the training loop"
         where = f"{stage} (step {getattr(trainer, 'global_steps', 0)}) failed"
-        lost = [cause] if " is dead: " in (cause := describe(error)) else []
+        lost = [describe(error)] if isinstance(remote_cause(error), ActorDiedError) else []
         if causes := [*lost, *waiting_failures()]:
             _say([f"{where}: {cause}" for cause in causes] + [newest_checkpoint(trainer)])
         else:

@@ -67,10 +67,14 @@ def death(error: ActorDiedError) -> str:
     return detail[1] if detail else text[:300]
 
 
+def remote_cause(error: BaseException) -> BaseException:
+    """What a remote call raised, or the exception itself."""
+    return error.cause if isinstance(error, RayTaskError) and isinstance(error.cause, BaseException) else error
+
+
 def describe(error: BaseException) -> str:
     """An exception in a sentence: of a remote call what it raised, of a dead actor its class and why it died."""
-    if isinstance(error, RayTaskError) and isinstance(error.cause, BaseException):
-        error = error.cause
+    error = remote_cause(error)
     if isinstance(error, ActorDiedError):
         name = re.search(r"class_name: (\S+)", str(error))
         return f"{name[1] if name else 'a worker'} is dead: {death(error)}"

@@ -8,7 +8,7 @@ order of its own: the session id in the key `{uid}_{session}_{index}`.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -58,6 +58,27 @@ class Rollout:
     def feedback(self) -> str | None:
         text = (self.reward_info or {}).get("feedback")
         return text if isinstance(text, str) else None
+
+
+def rollout_of(
+    key: str,
+    tag: Mapping[str, Any],
+    score: float,
+    response: torch.Tensor,
+    mask: torch.Tensor,
+    extra: Mapping[str, Any] | None,
+    *,
+    special_ids: torch.Tensor,
+) -> Rollout:
+    """A row of verl's batch: its tag, its score, (tokens,) response ids and mask (1: the model's), its extra fields."""
+    return Rollout(
+        key=key,
+        score=score,
+        response_length=response.numel(),
+        padding=bool(tag.get("is_padding", False)),
+        reward_info=(extra or {}).get("reward_extra_info"),
+        without_text=bool(torch.isin(response[mask.bool()], special_ids).all()),
+    )
 
 
 @dataclass(frozen=True)

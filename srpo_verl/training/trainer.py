@@ -29,7 +29,7 @@ from srpo_verl.training.fields import ROUTED, TOKEN_WEIGHTS, flags, jagged, requ
 from srpo_verl.training.objective import METRIC_SCALE
 from srpo_verl.training.queue import entries, get_fields, put_fields
 from srpo_verl.training.rollout_failures import take_failures
-from srpo_verl.training.routing_plan import Rollout, RoutingPlan, build_plan
+from srpo_verl.training.routing_plan import RoutingPlan, build_plan, rollout_of
 from srpo_verl.training.run_record import write_run_record
 from srpo_verl.training.step_metrics import bad_data_metrics, prompt_metrics, routing_metrics, token_metrics
 from srpo_verl.training.teacher_pass import TeacherPass, run_teacher
@@ -112,22 +112,8 @@ class SRPOTrainer(PPOTrainerSync):
         scores = data["rm_scores"].to_padded_tensor(0.0).sum(dim=-1).tolist()
         responses, masks = data["responses"].unbind(), data["response_mask"].unbind()
         special = torch.tensor(self.tokenizer.all_special_ids)
-        plan = build_plan(
-            [
-                Rollout(
-                    key=key,
-                    score=score,
-                    response_length=response.numel(),
-                    padding=bool(tag.get("is_padding", False)),
-                    reward_info=(extra or {}).get("reward_extra_info"),
-                    without_text=bool(torch.isin(response[mask.bool()], special).all()),
-                )
-                for key, tag, score, response, mask, extra in zip(
-                    batch.keys, batch.tags, scores, responses, masks, list(data["extra_fields"]), strict=True
-                )
-            ],
-            self.srpo,
-        )
+        rows = zip(batch.keys, batch.tags, scores, responses, masks, list(data["extra_fields"]), strict=True)
+        plan = build_plan([rollout_of(*row, special_ids=special) for row in rows], self.srpo)
         metrics["srpo/queue_entries"] = float(entries())
         metrics.update(bad_data_metrics(plan, take_failures(), getattr(self.train_dataset, "left_out", 0)))
         self.plan, self.prompts, left_out = self._teacher_prompts(batch, plan, responses)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from srpo_verl.config import SRPOConfig, TeacherConfig
-from srpo_verl.training.routing_plan import Rollout, build_plan
+from srpo_verl.training.routing_plan import Rollout, build_plan, rollout_of
 from srpo_verl.training.step_metrics import routing_metrics
 
 SRPO = SRPOConfig()
@@ -108,6 +108,24 @@ def test_feedback_only_when_asked_for():
     plan = build_plan(rows, SRPOConfig(teacher=TeacherConfig(use_feedback=True)))
     assert plan.routed.tolist() == [True, False]
     assert plan.routing.demonstration.tolist() == [-1, -1]
+
+
+@pytest.mark.parametrize(
+    ("response", "mask", "without_text"),
+    [
+        ([7, 8, 2], [1, 1, 1], False),
+        ([7, 8, 2], [0, 0, 0], True),  # tool output
+        ([7, 8, 2], [0, 0, 1], True),  # tool output, then the end
+        ([2, 2, 2], [1, 1, 1], True),  # padding
+        ([], [], True),
+    ],
+)
+def test_a_row_without_text_of_the_model_is_not_counted(response, mask, without_text):
+    ids, ones = torch.tensor(response, dtype=torch.long), torch.tensor(mask, dtype=torch.long)
+    row = rollout_of("x_0_0", {}, 1.0, ids, ones, None, special_ids=torch.tensor([0, 1, 2]))
+    assert row.without_text == without_text
+    plan = build_plan([row, *group("y", [0])], SRPO)
+    assert plan.counted.tolist() == [not without_text, True]
 
 
 def test_rows_can_be_taken_out_of_the_route():
