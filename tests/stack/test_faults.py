@@ -56,7 +56,7 @@ def check_end(result, *says: str, within: float = 60) -> None:
     [
         pytest.param("ray::SRPOAgentLoop", "is dead: its process was killed", id="agent loop worker"),
         pytest.param("VLLM::EngineCore", "rollouts failed", id="vLLM engine"),
-        pytest.param("ray::RewardLoopWorker", "rollouts failed", id="reward worker"),
+        pytest.param("ray::RewardLoopWorker", "rollouts failed", id="reward worker", marks=nightly),
         pytest.param("ray::WorkerDict", "is dead: its process was killed", id="actor"),
         pytest.param("ray::vLLMHttpServer", "is dead: its process was killed", id="vLLM server", marks=nightly),
     ],
@@ -103,7 +103,7 @@ def test_a_weight_transfer_that_hangs_is_named(stack_model, tmp_path):
 
 
 def test_rollouts_that_never_come_are_named_by_uid(stack_model, tmp_path):
-    overrides = [*agent("sleeping"), "srpo.watchdog.gen=60", WATCH]
+    overrides = [*agent("sleeping"), "srpo.watchdog.gen=40", WATCH]
     result = run_with_fault(tmp_path, stack_model, overrides=overrides)
     check_end(
         result, "gen (step 2) has taken", "4 of 4 prompts are unfinished: uid ", "3 rollouts there", within=math.inf
@@ -117,6 +117,7 @@ def test_a_reward_worker_that_hangs_is_named(stack_model, tmp_path):
     check_end(result, says, "no verdict of the reward worker within srpo.watchdog.reward=20 s", within=math.inf)
 
 
+@pytest.mark.nightly
 def test_an_agent_loop_that_raises_is_named(stack_model, tmp_path):
     result = run_with_fault(tmp_path, stack_model, overrides=[*agent("raising"), WATCH])
     says = "gen (step 2) failed: 16 rollouts failed"
