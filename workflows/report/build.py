@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from workflows.report.budget_tables import ablation_table, accuracy_table, benchmarks, methods, models, speed_table
-from workflows.report.comparison import final_table, overview_table, paper_table, settings_table
+from workflows.report.comparison import final_tables, overview_table, paper_table, settings_table
 from workflows.report.curves import panels
 from workflows.report.drawing import png, style_of, svg
 from workflows.report.labels import Labels
@@ -64,7 +64,7 @@ def build_report(
     _writable(out)
     reported, notes = load_runs(runs, labels=labels, metric=metric)
     notes += said_once((run.name, note) for run in reported for note in run.notes)
-    rollouts, rollout_notes = sample_rollouts(reported, count=samples, seed=seed) if samples > 0 else ([], [])
+    rollouts, rollout_notes = sample_rollouts(reported, count=samples, seed=seed)
     content = Content(
         title=title,
         lead=_lead(reported),
@@ -75,7 +75,7 @@ def build_report(
         speeds=[(model, table) for model in models(reported) if not (table := _speed(reported, model, budgets)).empty],
         panels=panels(reported),
         styles=style_of(methods(reported)),
-        final=final_table(reported),
+        final=final_tables(reported),
         settings=settings_table(reported),
         rollouts=rollouts,
         rollout_notes=rollout_notes,

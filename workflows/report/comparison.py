@@ -85,8 +85,17 @@ def settings_table(runs: Sequence[ReportedRun]) -> Table:
     return Table("Settings in which the runs differ", columns, groups, numeric=False, wide=True)
 
 
-def final_table(runs: Sequence[ReportedRun]) -> Table:
-    """The last value of each metric, and how far it is from the first run's."""
+def final_tables(runs: Sequence[ReportedRun]) -> list[Table]:
+    """For each model and data: the last value of each metric, and how far it is from the first run's."""
+    groups = sorted({(run.model, run.data) for run in runs})
+    tables = []
+    for model, data in groups:
+        title = "Where the runs ended" + (f": {model}, {data}" if len(groups) > 1 else "")
+        tables.append(_final_table(title, [run for run in runs if (run.model, run.data) == (model, data)]))
+    return [table for table in tables if not table.empty]
+
+
+def _final_table(title: str, runs: Sequence[ReportedRun]) -> Table:
     rows = []
     for label, values, digits in _final_values(runs):
         reference = values[0]
@@ -99,7 +108,7 @@ def final_table(runs: Sequence[ReportedRun]) -> Table:
             cells.append(Cell(f"{value:.{digits}f}", delta))
         rows.append([Cell(label), *cells])
     return Table(
-        "Where the runs ended",
+        title,
         ["last logged value", *(run.name for run in runs)],
         [Group("", rows)],
         [f"In small print: the difference from {runs[0].name}."] if len(runs) > 1 else [],

@@ -33,7 +33,7 @@ class Content:
     speeds: list[tuple[str, Table]]
     panels: list[tuple[Panel, Panel]]
     styles: dict[str, int]
-    final: Table
+    final: list[Table]
     settings: Table
     rollouts: list[ReadRollout]
     rollout_notes: list[str]
@@ -91,7 +91,7 @@ def markdown_page(content: Content, plots: Mapping[str, str]) -> str:
     if plots:
         parts += ["## Curves", *(f"![{_alt(text)}]({file})" for file, text in plots.items())]
     parts.append("## Comparison of runs")
-    parts += [table.markdown() for table in (content.final, content.settings) if not table.empty]
+    parts += [table.markdown() for table in (*content.final, content.settings) if not table.empty]
     return "\n\n".join(part.rstrip("\n") for part in parts) + "\n"
 
 

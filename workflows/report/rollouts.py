@@ -57,6 +57,8 @@ class ReadRollout:
 
 def sample_rollouts(runs: Sequence[ReportedRun], *, count: int, seed: int) -> tuple[list[ReadRollout], list[str]]:
     """About `count` rollouts, the same number from each run, step and route as far as they go; and what is missing."""
+    if count < 1:
+        return [], ["no rollouts were asked for (--samples 0)"]
     read = {run.name: _read(run) for run in runs}
     share = max(1, count // max(1, sum(bool(found) for found, _ in read.values())))
     chosen = [
@@ -73,12 +75,14 @@ def _spread(rollouts: Sequence[ReadRollout], count: int, chance: random.Random) 
     cells: dict[tuple[int, str], list[ReadRollout]] = {}
     for rollout in rollouts:
         cells.setdefault((rollout.step, rollout.route), []).append(rollout)
-    for members in cells.values():
+    order = list(cells.values())
+    chance.shuffle(order)
+    for members in order:
         chance.shuffle(members)
     taken: list[ReadRollout] = []
     turn = 0
-    while len(taken) < count and any(len(members) > turn for members in cells.values()):
-        taken += [members[turn] for members in cells.values() if len(members) > turn]
+    while len(taken) < count and any(len(members) > turn for members in order):
+        taken += [members[turn] for members in order if len(members) > turn]
         turn += 1
     return sorted(taken[:count], key=lambda r: (r.step, r.route, r.uid, r.rollout if r.rollout is not None else -1))
 
