@@ -115,6 +115,7 @@ class Cell:
             "trainer.experiment_name": self.name,
             "trainer.default_local_dir": self.folder,
             "hydra.run.dir": self.folder / "hydra",
+            "srpo.dump_dir": self.folder / "teacher_prompts",
             "trainer.nnodes": site.nodes,
             "trainer.n_gpus_per_node": site.gpus_per_node,
             "trainer.resume_mode": "auto",

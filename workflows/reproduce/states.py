@@ -57,7 +57,7 @@ class Cost:
     unknown: int  # cells whose cost is not known before one like them has run
 
     def describe(self) -> str:
-        text = f"{self.spent:.4g} GPU-hours of training spent, {self.to_come:.4g} to come"
+        text = f"{_hours(self.spent)} GPU-hours of training spent, {_hours(self.to_come)} to come"
         return text + (f" and {self.unknown} cells of unknown cost (none like them has run)" if self.unknown else "")
 
 
@@ -131,6 +131,10 @@ def _seconds_per_step(cell: Cell, states: Sequence[CellState]) -> float | None:
         if alike:
             return sum(state.training_seconds for state in alike) / sum(state.last_step for state in alike)
     return None
+
+
+def _hours(hours: float) -> str:
+    return f"{hours:,.0f}" if hours >= 100 else f"{hours:.3g}"
 
 
 def _job_runs(cell: Cell, backend: Backend) -> bool:
