@@ -18,7 +18,6 @@ from workflows.reproduce.cell_files import (
     FAILED,
     OUTCOME,
     REJECTED,
-    SPEC,
     Outcome,
     Start,
     read_exit_code,
@@ -50,9 +49,9 @@ def run_cell(cell: Cell, backend: Backend, *, stopping: threading.Event, tell: T
     Raises BackendError if the cluster does not take or end the job; the cell has no outcome then.
     """
     (cell.folder / OUTCOME).unlink(missing_ok=True)
-    if not (cell.folder / SPEC).is_file():
-        write_spec(cell, backend.site.data)
     records = cell.records()
+    if not records:
+        write_spec(cell, backend.site.data)
     state, reason = _verdict(cell, records)
     if state is None:
         start = _find_or_start(cell, backend)

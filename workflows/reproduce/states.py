@@ -71,7 +71,8 @@ def state_of(cell: Cell, site: Site, backend: Backend, *, lock_is_ours: bool = F
         return CellState(cell, RUNNING if locked else PENDING)
     records = cell.records()
     outcome = read_outcome(cell)
-    if differences := changes(cell, site.data):
+    # A run that never trained a step may change: there is nothing that could be mixed.
+    if records and (differences := changes(cell, site.data)):
         state, reason = CHANGED, "\n".join(differences)
     elif outcome is not None and not (outcome.state == REJECTED and not cell.rejection(records)):
         state, reason = outcome.state, outcome.reason

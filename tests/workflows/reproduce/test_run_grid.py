@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from workflows.process_tree import family_of
-from workflows.reproduce.backends import CELL_VARIABLE
+from workflows.reproduce.backends.local import CELL_VARIABLE
 from workflows.reproduce.cell import select
 from workflows.reproduce.cell_files import cell_lock
 from workflows.reproduce.run_grid import GridRefused
@@ -73,11 +73,11 @@ def test_two_programs_share_the_grid(laboratory):
 
 def test_a_budget_in_hours_ends_a_run_at_a_step_and_cells_run_at_once(laboratory):
     # The stand-in says that each step took 100 s.
-    laboratory.write(budget={"hours": [0.05, 0.125]}, overrides=["+stand_in.seconds=0.1"])
+    laboratory.write(budget={"hours": [0.05, 0.125]}, overrides=["+stand_in.seconds=0.3"])
     laboratory.run(select(laboratory.cells(), ["a s1"]), jobs=3)
     state = laboratory.states()["a__tiny__grpo__s1"]
     assert state.state == "done"
-    assert 450 <= state.training_seconds <= 700
+    assert 450 <= state.training_seconds <= 1000
     assert not [child for child in psutil.Process().children() if "bash" in child.name()]
 
 
@@ -113,6 +113,17 @@ def test_a_failed_cell_says_why_and_is_run_again_only_when_asked(laboratory):
         ("failed", chosen[1].name),
     ]
     assert laboratory.states()[chosen[0].name].reason == ""
+
+
+def test_a_run_that_failed_before_its_first_step_may_change(laboratory):
+    laboratory.write(overrides=["+stand_in.seconds=soon"])
+    laboratory.run(laboratory.cells()[:1])
+    laboratory.write()
+    chosen = laboratory.cells()[:1]
+    assert laboratory.run(chosen, retry_failed=True)[-1] == ("done", chosen[0].name)
+    laboratory.write(overrides=["a=1"])
+    with pytest.raises(GridRefused):
+        laboratory.run()
 
 
 def test_a_run_that_ends_before_its_budget_has_failed(laboratory):
