@@ -34,6 +34,7 @@ class TwoNodes:
         self.folder = Path("/tmp") / f"srpo-ray-{tag}"  # short: Ray puts sockets below it
         self.folder.mkdir()
         self.environment = {**os.environ, **ENVIRONMENT, "PYTHONPATH": str(REPOSITORY), "GLOO_SOCKET_IFNAME": "eth0"}
+        self.environment["RAY_AUTH_MODE"] = "disabled"  # a token of this user is not the test's
         for name in ("PYTHONDONTWRITEBYTECODE", "RAY_ADDRESS"):
             self.environment.pop(name, None)
         for namespace in self.addresses:

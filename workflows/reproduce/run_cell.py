@@ -136,8 +136,9 @@ class _Watch:
 
     def _why(self, code: int | None) -> str:
         """Why the run failed: what the cluster says, then what the log says."""
+        log = self._log()
         try:
-            told = self.backend.epitaph(self.start.job, self.start.started)
+            told = self.backend.epitaph(self.start.job, self.start.started, log)
         except (BackendError, ConnectionError, RuntimeError) as error:
             told = f"(the cluster could not be asked why: {error})"
         if code == 0:
@@ -149,7 +150,6 @@ class _Watch:
             )
         else:
             ended = f"exit code {code}"
-        log = self._log()
         return "\n".join(part for part in (told, ended, explain(log) if log.strip() and code != 0 else "") if part)
 
     def _stalled(self) -> str:

@@ -65,8 +65,8 @@ class Backend:
         """End the job if it runs, and what it left."""
         raise NotImplementedError
 
-    def epitaph(self, job: str, since: float) -> str:
-        """What the cluster says of a job that failed after `since` (seconds of the epoch); may be empty."""
+    def epitaph(self, job: str, since: float, log: str) -> str:
+        """What the cluster says of a job that failed after `since` (seconds of the epoch) with `log`; may be empty."""
         return ""
 
     @property

@@ -41,7 +41,7 @@ class KubernetesJobs(Backend):
     def stop(self, cell: Cell, job: str) -> None:
         call([*self._kubectl(), "delete", "rayjob", job, "--ignore-not-found", "--wait=false"])
 
-    def epitaph(self, job: str, since: float) -> str:
+    def epitaph(self, job: str, since: float, log: str) -> str:
         words = [word for field in ("reason", "message") if (word := self._status(job, field))]
         return f"Kubernetes: {', '.join(words)}" if words else ""
 

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import time
 from typing import Any
 
 from workflows.reproduce.backends.base import Backend, BackendError
 from workflows.reproduce.cell import Cell
+
+# Ray's own limit is that of its health checks: five, three seconds apart, each with ten seconds to answer.
+SECONDS_TO_MISS_A_NODE = 60.0
+_PROCESS_LOST = re.compile(r"(ActorDied|ActorUnavailable|WorkerCrashed|NodeDied|OwnerDied|ObjectLost)\w*")
 
 
 class RayJobs(Backend):
@@ -57,16 +62,18 @@ class RayJobs(Backend):
             while self.alive(cell, job) and time.monotonic() < deadline:
                 time.sleep(0.5)
 
-    def epitaph(self, job: str, since: float) -> str:
-        """Nodes that left the cluster since then."""
+    def epitaph(self, job: str, since: float, log: str) -> str:
+        """Nodes that left the cluster since then. Ray misses their processes at once and the node a little later."""
+        deadline = time.monotonic() + (SECONDS_TO_MISS_A_NODE if _PROCESS_LOST.search(log) else 0)
+        while not (lost := self._lost_nodes(since)) and time.monotonic() < deadline:
+            time.sleep(1)
+        return "\n".join(_obituary(node) for node in lost)
+
+    def _lost_nodes(self, since: float) -> list[Any]:
         from ray.util.state import list_nodes
 
-        lost = [
-            node
-            for node in list_nodes(self.site.ray.address, limit=10_000)
-            if node.state == "DEAD" and (node.end_time_ms or 0) / 1000 >= since
-        ]
-        return "\n".join(_obituary(node) for node in lost)
+        nodes = list_nodes(self.site.ray.address, limit=10_000, detail=True)
+        return [node for node in nodes if node.state == "DEAD" and (node.end_time_ms or 0) / 1000 >= since]
 
 
 def _obituary(node: Any) -> str:

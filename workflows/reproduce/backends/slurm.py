@@ -30,7 +30,7 @@ class SlurmJobs(Backend):
         if self.alive(cell, job):
             call(["scancel", f"--name={job}"])
 
-    def epitaph(self, job: str, since: float) -> str:
+    def epitaph(self, job: str, since: float, log: str) -> str:
         """Slurm's own word for the end of the job, where accounting is on."""
         try:
             told = call(
