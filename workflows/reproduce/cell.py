@@ -123,8 +123,8 @@ class Cell:
         }
         if self.budget.last_step is not None:
             settings["trainer.total_training_steps"] = self.budget.last_step
-        if _has_checkpoint(self.folder) and any(record.accuracy() is not None for record in self.records()):
-            settings["trainer.val_before_train"] = False  # it was validated before it was interrupted
+        if self._goes_on_where_it_was_logged():
+            settings["trainer.val_before_train"] = False
         return [
             site.interpreter,
             "-m",
@@ -133,6 +133,15 @@ class Cell:
             *self.config_arguments(site),
             *(f"{key}={hydra_value(value)}" for key, value in settings.items()),
         ]
+
+    def _goes_on_where_it_was_logged(self) -> bool:
+        """Its last checkpoint is of a step that is in the metrics, so validating it again would tell nothing new.
+
+        A run killed between the two has lost the metrics of that step; if it was the last, no step is left to log.
+        """
+        marker = self.folder / "latest_checkpointed_iteration.txt"
+        logged = {record.step for record in self.records()}
+        return marker.is_file() and int(marker.read_text()) in logged
 
 
 def cells(grid: Grid, runs: Path) -> list[Cell]:
@@ -162,7 +171,3 @@ def select(all_cells: Sequence[Cell], patterns: Sequence[str]) -> list[Cell]:
             )
         chosen |= found
     return [cell for cell in all_cells if not patterns or cell.name in chosen]
-
-
-def _has_checkpoint(folder: Path) -> bool:
-    return (folder / "latest_checkpointed_iteration.txt").is_file()

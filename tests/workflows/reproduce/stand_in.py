@@ -51,6 +51,8 @@ def main() -> None:
             if step % SAVE_FREQ == 0 or step == steps:
                 (folder / f"global_step_{step}").mkdir(exist_ok=True)
                 marker.write_text(str(step))
+            if fault == "dies_before_logging" and step == steps:
+                os._exit(9)
             accuracy = 0.1 if fault == "collapses" and step > 2 else 0.5
             with open(os.environ["STAND_IN_STEPS"], "ab", buffering=0) as file:
                 file.write(f"{folder.name} {step}\n".encode())

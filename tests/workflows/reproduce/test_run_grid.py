@@ -126,6 +126,16 @@ def test_a_run_that_failed_before_its_first_step_may_change(laboratory):
         laboratory.run()
 
 
+def test_killed_between_the_last_checkpoint_and_its_metrics(laboratory):
+    """No step is left to train, yet the run is validated and done."""
+    laboratory.write(overrides=["+stand_in.fault=dies_before_logging"])
+    chosen = laboratory.cells()[:1]
+    assert laboratory.run(chosen)[-1] == ("failed", chosen[0].name)
+    assert laboratory.run(chosen, retry_failed=True)[-1] == ("done", chosen[0].name)
+    assert chosen[0].records()[-1].accuracy() is not None
+    assert laboratory.steps_done() == [(chosen[0].name, str(step)) for step in range(1, STEPS)]
+
+
 def test_a_run_that_ends_before_its_budget_has_failed(laboratory):
     laboratory.write(overrides=["+stand_in.fault=ends_early"])
     laboratory.run(laboratory.cells()[:1])
