@@ -78,15 +78,19 @@ def logits_bytes(shape: ModelShape, tokens: float, element: int) -> float:
     return tokens * shape.vocab * element
 
 
-def update_logit_copies(element: int, *, flash_cross_entropy: bool, routed: float, logit_loss: bool) -> float:
+def update_logit_copies(
+    element: int, *, flash_cross_entropy: bool, routed: float, logit_loss: bool, divided: bool = False
+) -> float:
     """How many (tokens, V) tensors exist at the worst moment of the loss' backward pass.
 
-    The logits; with flash-attn's cross-entropy its gradient overwrites them. Otherwise verl takes log-softmax row by
-    row: the rows' gradients are stacked into one tensor, and in bfloat16 the log-softmax itself is kept. The logit
-    loss adds the Jacobian of the routed rows (their share of a copy) and its gradient, one copy.
+    The logits, and their quotient by a temperature other than 1. The gradient of flash-attn's cross-entropy overwrites
+    them. Otherwise verl takes log-softmax row by row: the rows' gradients are stacked into one tensor, and in bfloat16
+    the log-softmax itself is kept. The logit loss keeps the softmax of the routed rows (their share of a copy); its
+    gradient is made in place, and is a copy of its own for divided logits only.
     """
-    base = 1.0 if flash_cross_entropy else 3.0 + (1.0 if element < FLOAT else 0.0)
-    return base + (1.0 + routed if logit_loss else 0.0)
+    copies = 1.0 if flash_cross_entropy else 3.0 + (1.0 if element < FLOAT else 0.0)
+    copies += 1.0 if divided else 0.0
+    return copies + (routed + (1.0 if divided else 0.0) if logit_loss else 0.0)
 
 
 def forward_logit_copies(*, entropy_chunk: int | None, tokens: float) -> float:
@@ -161,7 +165,10 @@ def training_moments(
                 **idle_adam,
                 **passing,
                 "logits": logits_bytes(shape, forward, element)
-                * forward_logit_copies(entropy_chunk=settings.entropy_chunk, tokens=forward),
+                * (
+                    forward_logit_copies(entropy_chunk=settings.entropy_chunk, tokens=forward)
+                    + (1.0 if settings.divided else 0.0)
+                ),
                 "activations": forward * working_elements(shape) * element,
                 "attention mask": attention_mask(forward, 1) if settings.mask else 0.0,
             },
@@ -186,7 +193,11 @@ def training_moments(
             )
         )
     copies = update_logit_copies(
-        element, flash_cross_entropy=flash_cross_entropy, routed=routed, logit_loss=settings.logit_loss
+        element,
+        flash_cross_entropy=flash_cross_entropy,
+        routed=routed,
+        logit_loss=settings.logit_loss,
+        divided=settings.divided,
     )
     learning = {
         **resident,

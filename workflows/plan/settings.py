@@ -59,6 +59,8 @@ class Settings:
     teacher_forward: bool
     moving_teacher: bool
     logit_loss: bool
+    # Whether the logits are divided by a temperature.
+    divided: bool
     topk: int
     chunk: int
     reference: bool
@@ -137,6 +139,7 @@ def settings_of(config: DictConfig, *, shape: ModelShape | None = None) -> Setti
         teacher_forward=srpo.distils,
         moving_teacher=srpo.owns_teacher and srpo.teacher.kind == "ema",
         logit_loss=srpo.logit_loss,
+        divided=rollout.temperature != 1,
         topk=srpo.topk if srpo.logit_loss else 1,
         chunk=srpo.chunk_size,
         reference=bool(actor.use_kl_loss or config.algorithm.use_kl_in_reward),

@@ -52,11 +52,15 @@ def test_micro_batches_are_split_evenly_or_filled():
 
 @pytest.mark.parametrize(
     ("element", "flash", "logit_loss", "copies"),
-    [(2, True, False, 1.0), (2, True, True, 2.4), (2, False, False, 4.0), (4, False, True, 4.4)],
+    [(2, True, False, 1.0), (2, True, True, 1.4), (2, False, False, 4.0), (4, False, True, 3.4)],
 )
 def test_copies_of_the_logits(element, flash, logit_loss, copies):
     found = memory.update_logit_copies(element, flash_cross_entropy=flash, routed=0.4, logit_loss=logit_loss)
     assert found == pytest.approx(copies)
+    divided = memory.update_logit_copies(
+        element, flash_cross_entropy=flash, routed=0.4, logit_loss=logit_loss, divided=True
+    )
+    assert divided == pytest.approx(copies + (2 if logit_loss else 1))
 
 
 def test_entropy_in_chunks_needs_less():
@@ -75,7 +79,7 @@ def test_weights_gradients_and_adam_of_qwen3_8b_on_eight_gpus(eight):
 
 def test_the_loss_of_a_full_micro_batch(eight):
     loss = parts(memory.training_moments(eight, flash_cross_entropy=True, routed=0.4), "loss")
-    assert loss["logits"] == pytest.approx(20480 * 151936 * 2 * 2.4)
+    assert loss["logits"] == pytest.approx(20480 * 151936 * 2 * 1.4)
     # Inputs of 36 layers of 4096 in bfloat16, and one layer: 6*4096 + 5*4096 + 2*(4096 + 1024) + 4*12288 elements.
     assert loss["activations"] == 20480 * (36 * 4096 * 2 + 104_448 * 2 + 2 * 4096 * 2)
     assert loss["top-K payload"] == 20480 * 804
