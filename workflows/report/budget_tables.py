@@ -14,6 +14,8 @@ from workflows.report.table import Cell, Group, Table
 
 NONE = "–"
 BEFORE = "step 0"
+# Marks: some run ended before the budget was spent; some run was not validated within it.
+SHORT, FEWER = "†", "‡"
 
 
 def models(runs: Sequence[ReportedRun]) -> list[str]:
@@ -30,7 +32,7 @@ def benchmarks(runs: Sequence[ReportedRun]) -> list[str]:
 
 def accuracy_table(runs: Sequence[ReportedRun], budgets: Sequence[float]) -> Table:
     """Table 1 of one model: by benchmark and method, best accuracy in each budget, mean over seeds with an interval."""
-    groups, notes = [], [*_interval_notes(runs, budgets), *_metric_notes(runs)]
+    groups = []
     for benchmark in benchmarks(runs):
         rows = []
         for method in methods(runs):
@@ -38,10 +40,11 @@ def accuracy_table(runs: Sequence[ReportedRun], budgets: Sequence[float]) -> Tab
             if own:
                 estimates = [_best(own, benchmark, budget) for budget in budgets]
                 before = estimate([v for run in own if (v := run.before_training(benchmark)) is not None])
-                cells = [_percent(before), *(_percent(e, short) for e, short in estimates)]
+                cells = [_percent(before), *(_percent(found, marks) for found, marks in estimates)]
                 rows.append([Cell(method), _seeds(own), *cells])
         rows = _mark_best(rows, first=3)
         groups.append(Group(benchmark, rows + _paper_rows(runs, benchmark, budgets)))
+    notes = [*_interval_notes(runs, budgets, groups), *_metric_notes(runs)]
     if any(row[0].muted for group in groups for row in group.rows):
         notes.append(f"Rows of the paper: {PAPER}.")
     return Table(
@@ -94,7 +97,7 @@ def speed_table(runs: Sequence[ReportedRun], budgets: Sequence[float]) -> Table:
                 cells = []
                 for budget in budgets:
                     values = [s for run in own if (s := run.clock.seconds_per_step(budget)) is not None]
-                    cells.append(_seconds(estimate(values), any(run.clock.total < budget for run in own)))
+                    cells.append(_seconds(estimate(values), _short(own, budget)))
                 rows.append([Cell(method), _seeds(own), *cells])
         if rows:
             groups.append(Group(data, rows))
@@ -119,17 +122,21 @@ def _paper_rows(runs: Sequence[ReportedRun], benchmark: str, budgets: Sequence[f
     return rows
 
 
-def _best(runs: Sequence[ReportedRun], benchmark: str, budget: float) -> tuple[Estimate | None, bool]:
-    """The estimate, and whether some run ended before the budget was spent."""
+def _best(runs: Sequence[ReportedRun], benchmark: str, budget: float) -> tuple[Estimate | None, str]:
+    """The estimate, with SHORT and FEWER where they apply."""
     values = [value for run in runs if (value := run.best_within(benchmark, budget)) is not None]
-    return estimate(values), any(run.clock.total < budget for run in runs)
+    return estimate(values), _short(runs, budget) + FEWER * (len(values) < len(runs))
 
 
-def _average(runs: Sequence[ReportedRun], names: Sequence[str], budget: float) -> tuple[Estimate | None, bool]:
+def _short(runs: Sequence[ReportedRun], budget: float) -> str:
+    return SHORT if any(not run.clock.covers(budget) for run in runs) else ""
+
+
+def _average(runs: Sequence[ReportedRun], names: Sequence[str], budget: float) -> tuple[Estimate | None, str]:
     cells = [_best([run for run in runs if name in run.held_out], name, budget) for name in names]
-    short = any(is_short for _, is_short in cells)
+    marks = "".join(sorted({mark for _, found in cells for mark in found}))
     if any(found is None for found, _ in cells):
-        return None, short
+        return None, marks
     by_seed = []
     for seed in sorted({run.seed for run in runs}):
         own = [
@@ -140,26 +147,24 @@ def _average(runs: Sequence[ReportedRun], names: Sequence[str], budget: float) -
             by_seed.append(sum(sum(values) / len(values) for values in own) / len(own))
     seeds_match = len(by_seed) == len({run.seed for run in runs})
     if by_seed and seeds_match:
-        return estimate(by_seed), short
+        return estimate(by_seed), marks
     means = [found.mean for found, _ in cells if found is not None]
-    return Estimate(sum(means) / len(means), None, 1), short
+    return Estimate(sum(means) / len(means), None, 1), marks
 
 
-def _percent(found: Estimate | None, short: bool = False) -> Cell:
+def _percent(found: Estimate | None, marks: str = "") -> Cell:
     if found is None:
         return Cell(NONE, hint="not validated within the budget")
-    return _cell(found, 100, 1, short)
+    return _cell(found, 100, 1, marks)
 
 
-def _seconds(found: Estimate | None, short: bool) -> Cell:
-    return Cell(NONE, hint="no step was done within the window") if found is None else _cell(found, 1, 2, short)
+def _seconds(found: Estimate | None, marks: str) -> Cell:
+    return Cell(NONE, hint="no step was done within the window") if found is None else _cell(found, 1, 2, marks)
 
 
-def _cell(found: Estimate, scale: float, digits: int, short: bool) -> Cell:
+def _cell(found: Estimate, scale: float, digits: int, marks: str) -> Cell:
     small = "" if found.half_width is None else f"± {scale * found.half_width:.{digits}f}"
-    text = f"{scale * found.mean:.{digits}f}" + ("†" if short else "")
-    hint = f"{found.count} run{'s' * (found.count > 1)}" + (", some shorter than the budget" if short else "")
-    return Cell(text, small, hint=hint)
+    return Cell(f"{scale * found.mean:.{digits}f}{marks}", small, hint=f"{found.count} run{'s' * (found.count > 1)}")
 
 
 def _seeds(runs: Sequence[ReportedRun]) -> Cell:
@@ -207,7 +212,7 @@ def _metric_notes(runs: Sequence[ReportedRun]) -> list[str]:
     return notes
 
 
-def _interval_notes(runs: Sequence[ReportedRun], budgets: Sequence[float]) -> list[str]:
+def _interval_notes(runs: Sequence[ReportedRun], budgets: Sequence[float], groups: Sequence[Group]) -> list[str]:
     """What the numbers are, and how far they go."""
     counts = [
         sum(run.method == method and benchmark in run.held_out for run in runs)
@@ -229,8 +234,10 @@ def _interval_notes(runs: Sequence[ReportedRun], budgets: Sequence[float]) -> li
         "The best of a run's validations, on the split that is reported, is optimistic: it is the paper's measure, and "
         "higher than what a checkpoint chosen on other data would give."
     )
-    if any(run.clock.total < budget for run in runs for budget in budgets):
-        notes.append("† some run ended before this budget was spent; its best so far is taken.")
+    if any(_short(runs, budget) for budget in budgets):
+        notes.append(f"{SHORT} some run ended before this budget was spent; its best so far is taken.")
+    if FEWER in "".join(cell.text for group in groups for row in group.rows for cell in row):
+        notes.append(f"{FEWER} some run was not validated within this budget; the mean is over the others.")
     repeated = [
         f"{method} on {data}"
         for method in methods(runs)

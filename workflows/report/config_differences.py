@@ -14,11 +14,12 @@ from workflows.run_reader import Run
 ABSENT = "not set"
 
 # What may differ between two seeds of one experiment: seeds, places and names, how long and how often, and what of
-# the machine changes speed but not results.
+# the machine changes speed but not results. Not `test_freq`: who validates more often has a better best.
 _INCIDENTAL = re.compile(
-    r"""(.*\.)?(seed|data_loader_seed|path|.*_path|.*_dir|.*_files|.*_freq|folder|run|project_name|experiment_name
+    r"""(.*\.)?(seed|data_loader_seed|path|.*_path|.*_dir|.*_files|(?!.*test_freq).*_freq|folder|run|project_name|experiment_name
         |total_training_steps|total_epochs|logger|resume_mode|resume_from_path|poll_interval|chunk_size
-        |max_actor_ckpt_to_keep|max_critic_ckpt_to_keep|val_before_train|.*_gpu_memory_utilization|num_workers
+        |max_actor_ckpt_to_keep|max_critic_ckpt_to_keep|val_before_train|.*gpu_memory_utilization|num_workers
+        |max_num_seqs|max_num_batched_tokens|tensor_model_parallel_size|enforce_eager
         |.*_per_gpu|n_gpus_per_node|nnodes|log_val_generations|port|ray_wait_register_center_timeout)
         |(ray_kwargs|global_profiler|transfer_queue|hydra|tiny|smollm2|platform)\..*
         |(actor_rollout_ref\.srpo|.*\.profiler|.*\.checkpoint|.*\.logging|critic|critic_.*)\..*""",
@@ -55,5 +56,12 @@ def is_incidental(name: str, values: Sequence[str]) -> bool:
 
 
 def differing_settings(runs: Sequence[Run]) -> dict[str, list[str]]:
-    """The differences that make two runs different experiments."""
-    return {name: values for name, values in differences(runs).items() if not is_incidental(name, values)}
+    """The differences that make two runs different experiments.
+
+    A setting that some runs do not have is none: it came with a later version, which knows it by its default.
+    """
+    return {
+        name: values
+        for name, values in differences(runs).items()
+        if not is_incidental(name, values) and len(set(values) - {ABSENT}) > 1
+    }

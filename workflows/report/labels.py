@@ -12,7 +12,7 @@ from typing import Any
 from workflows.report.config_differences import differing_settings
 from workflows.run_reader import Run
 
-# (srpo.rows, srpo.policy_gradient, srpo.advantage_mix > 0, srpo.beta > 0), in the order of the paper's tables.
+# (srpo.rows, srpo.policy_gradient, srpo.advantage_mix > 0)
 _METHODS = {
     ("none", "all", False): "GRPO",
     ("all", "none", False): "SDPO",

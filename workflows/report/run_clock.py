@@ -31,6 +31,11 @@ class RunClock:
     def total(self) -> float:
         return max(self.elapsed.values(), default=0.0)
 
+    def covers(self, budget: float) -> bool:
+        """Whether `budget` seconds were spent, up to less than a usual step."""
+        usual = statistics.median(self.seconds.values()) if self.seconds else 0.0
+        return self.total + usual > budget
+
     def seconds_per_step(self, budget: float) -> float | None:
         """Mean over the steps that were done within `budget` seconds."""
         inside = [seconds for step, seconds in self.seconds.items() if self.elapsed[step] <= budget]

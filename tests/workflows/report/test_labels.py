@@ -4,6 +4,7 @@ import pytest
 
 from tests.compose import compose
 from tests.workflows.report.run_folders import config, write_run, write_start
+from workflows.report.config_differences import is_incidental
 from workflows.report.labels import Labels, method_of
 from workflows.report.reported_run import load_runs
 from workflows.run_reader import Run
@@ -43,6 +44,31 @@ def test_seeds_are_one_method_and_another_beta_is_not(tmp_path):
         "s0": ("SRPO", "0"),
         "s1": ("SRPO", "1"),
     }
+
+
+@pytest.mark.parametrize(
+    ("name", "incidental"),
+    [
+        ("data.seed", True),
+        ("trainer.save_freq", True),
+        ("trainer.test_freq", False),
+        ("actor_rollout_ref.rollout.gpu_memory_utilization", True),
+        ("actor_rollout_ref.actor.ppo_max_token_len_per_gpu", True),
+        ("actor_rollout_ref.actor.optim.lr", False),
+        ("actor_rollout_ref.rollout.val_kwargs.n", False),
+        ("srpo.dump_freq", True),
+        ("srpo.teacher.ema_rate", False),
+    ],
+)
+def test_what_seeds_may_differ_in(name, incidental):
+    assert is_incidental(name, ["1", "2"]) is incidental
+    assert is_incidental(name, ["/a/model", "/b/model"])
+
+
+def test_a_setting_of_a_later_version_does_not_tell_runs_apart(tmp_path):
+    write_run(tmp_path / "old", "srpo", seed=0, steps=2)
+    write_run(tmp_path / "new", "srpo", seed=1, steps=2, grace=0.5)
+    assert {run.method for run in load_runs([tmp_path])[0]} == {"SRPO"}
 
 
 def test_labels_of_the_user(tmp_path, monkeypatch):

@@ -73,8 +73,18 @@ def test_the_paper_stands_beside_runs_of_its_models_and_budgets(tmp_path):
 
 def test_a_run_shorter_than_the_budget_is_marked(tmp_path):
     write(tmp_path / "a", "srpo", 1, [0.4, 0.5])
-    table = accuracy_table(load_runs([tmp_path])[0], [10.0, 11.0])
-    assert rows(table)["chem", "SRPO"] == ["1", "40.0", "50.0", "50.0†"]
+    table = accuracy_table(load_runs([tmp_path])[0], [10.0, 19.0, 21.0])
+    # Less than a step is missing at 19 s: the run was stopped for that budget.
+    assert rows(table)["chem", "SRPO"] == ["1", "40.0", "50.0", "50.0", "50.0†"]
+    assert any(note.startswith("†") for note in table.notes)
+
+
+def test_a_run_that_was_not_validated_in_time_is_left_out_of_the_mean_and_marked(tmp_path):
+    write(tmp_path / "a", "srpo", 1, [0.4, 0.5, 0.6])
+    write(tmp_path / "b", "srpo", 2, [0.4, 0.7, 0.8], seconds=15.0)
+    table = accuracy_table(load_runs([tmp_path])[0], [10.0])
+    assert rows(table)["chem", "SRPO"] == ["2", "40.0 ± 0.0", "50.0‡"]
+    assert any(note.startswith("‡") for note in table.notes)
 
 
 def test_step_0_is_no_result_of_training(tmp_path):
