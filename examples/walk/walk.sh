@@ -20,12 +20,13 @@ fi
 srpo prepare biology --from "$source" --out "$walk/data" --force
 
 srpo train srpo_tiny --out "$walk/run" --fresh \
-    tiny.run="$walk/run" \
+    tiny.run="$walk/run" srpo.dump_freq=1 \
     actor_rollout_ref.model.path="$walk/model" \
     data.train_files="$walk/data/train.parquet" data.val_files="$walk/data/test.parquet" data.val_max_samples=32 \
+    data.train_batch_size=8 actor_rollout_ref.actor.ppo_mini_batch_size=8 \
     data.filter_overlong_prompts=true data.max_prompt_length=512 data.max_response_length=16 \
     actor_rollout_ref.rollout.max_model_len=1072 \
-    trainer.total_training_steps=6 trainer.save_freq=6 trainer.test_freq=3
+    trainer.total_training_steps=4 trainer.save_freq=4 trainer.test_freq=4
 
 srpo evaluate "$walk/run" "$walk/data/test.parquet" --out "$walk/evaluation-$(date +%Y%m%d-%H%M%S)" \
     -n 4 --temperature 1.0 --max-tokens 16 --rows 32 --max-model-len 2048

@@ -7,9 +7,10 @@ import os
 import subprocess
 import sys
 
+import pandas as pd
 import pytest
 
-from tests.stack.launch import ENVIRONMENT, REPOSITORY, write_data
+from tests.stack.launch import ENVIRONMENT, REPOSITORY
 from workflows.evaluate.journal import fingerprint
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(400)]
@@ -24,20 +25,35 @@ def python(*words, **environment):
     return done.stdout
 
 
+def write_data(folder):
+    """Twelve long questions: together more tokens than vLLM takes at once, which seeded sampling must survive."""
+    rows = [
+        {
+            "data_source": "checksum",
+            "prompt": [{"role": "user", "content": "".join(chr(97 + (n * n + j * j) % 26) for j in range(600))}],
+            "reward_model": {"style": "rule", "ground_truth": "0"},
+            "extra_info": {"index": n, "split": "test"},
+        }
+        for n in range(12)
+    ]
+    pd.DataFrame(rows).to_parquet(folder / "data.parquet")
+    return folder / "data.parquet"
+
+
 def test_a_sharded_checkpoint_is_merged_and_evaluated_the_same_each_time(stack_model, tmp_path):
     import torch
     from transformers import AutoModelForCausalLM
 
-    data = write_data(tmp_path, rows=6)
+    data = write_data(tmp_path)
     step = tmp_path / "global_step_4"
     python("-m", "tests.workflows.evaluate.sharded_checkpoint", stack_model, step, 2)
     words = ["-m", "workflows.cli", "evaluate", step, data, "-n", 4, "--temperature", 1.0, "--max-tokens", 12]
-    words += ["--reward", "pkg://tests.stack.reward", "--batch", 4]
+    words += ["--reward", "pkg://tests.stack.reward", "--batch", 12]
     shown = python(*words, "--out", tmp_path / "one")
     assert "avg@4" in shown
     summary = json.loads((tmp_path / "one" / "summary.json").read_text())
     figures = summary["by_source"]["all"]
-    assert (figures["questions"], figures["answers"], figures["ungraded"]) == (6, 24, 0)
+    assert (figures["questions"], figures["answers"], figures["ungraded"]) == (12, 48, 0)
     assert figures["accuracies"]["avg@4"]["value"] == pytest.approx(figures["accuracies"]["pass@1"]["value"])
     items = [json.loads(line) for line in (tmp_path / "one" / "items.jsonl").read_text().splitlines()]
     assert all(0 < sample["tokens"] <= 12 for item in items for sample in item["samples"])

@@ -91,6 +91,8 @@ class VLLMEngine:
                 os.environ.setdefault(name, value)
             options |= {"dtype": "float32" if dtype == "auto" else dtype, "enforce_eager": True}
             options["distributed_executor_backend"] = "uni"
+            # A seeded request whose prompt comes in pieces sets its generator back, which torch's CPU generator cannot.
+            options["enable_chunked_prefill"] = False
         from verl.utils.tokenizer import hf_tokenizer
         from verl.utils.tokenizer.continuous_token_wiring import create_continuous_token_builder
         from vllm import LLM
