@@ -21,7 +21,9 @@ def main(
     title: Annotated[str, typer.Option(help="Of the page.")] = "Training runs",
     metric: Annotated[
         str | None,
-        typer.Option(help="Held-out metric, * for the data source [default: val-core/*/acc/mean@N, the largest N]"),
+        typer.Option(
+            help="Held-out metric, * for the data source; val-core/*/acc/mean@N with the largest N by default."
+        ),
     ] = None,
     label: Annotated[
         list[str] | None,
