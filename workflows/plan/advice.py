@@ -13,6 +13,13 @@ from workflows.plan.settings import Settings
 ACTOR = "actor_rollout_ref.actor"
 ROLLOUT = "actor_rollout_ref.rollout"
 MAX_NODES = 64
+# Token budgets of micro-batches: their keys, and the moments whose memory they bound.
+_KEYS = {
+    "log_prob_tokens": f"{ROLLOUT}.log_prob_max_token_len_per_gpu",
+    "teacher_tokens": "srpo.teacher.max_token_len_per_gpu",
+    "actor_tokens": f"{ACTOR}.ppo_max_token_len_per_gpu",
+}
+_BUDGETS = {"log_prob_tokens": ("old log-probs",), "teacher_tokens": ("teacher",), "actor_tokens": ("loss", "backward")}
 
 
 @dataclass(frozen=True)
@@ -50,15 +57,10 @@ def _changes(plan: Plan) -> Iterator[Change]:
 
     if not settings.checkpointing:
         yield change("actor_rollout_ref.model.enable_gradient_checkpointing=true", checkpointing=True)
-    rollout, taught = settings.max_prompt + settings.max_response, settings.max_teacher_prompt + settings.max_response
-    for key, field, least, moments in (
-        (f"{ROLLOUT}.log_prob_max_token_len_per_gpu", "log_prob_tokens", rollout, ("old log-probs",)),
-        ("srpo.teacher.max_token_len_per_gpu", "teacher_tokens", taught, ("teacher",)),
-        (f"{ACTOR}.ppo_max_token_len_per_gpu", "actor_tokens", rollout, ("loss", "backward")),
-    ):
-        tokens = _largest_budget(plan, field, least, moments)
+    for field in _BUDGETS:
+        tokens = _largest_budget(plan, field)
         if tokens is not None:
-            yield change(f"{key}={tokens}", **{field: tokens})
+            yield _with_budget(plan, field, tokens)
     if settings.cpu:
         return
     if (share := _memory_share(plan)) is not None:
@@ -93,17 +95,44 @@ def _excess(plan: Plan) -> float:
     return short + sum(max(0.0, moment.total - plan.gpu.memory) for moment in plan.moments)
 
 
-def _largest_budget(plan: Plan, field: str, least: int, moments: tuple[str, ...]) -> int | None:
+def _followers(settings: Settings, field: str) -> list[str]:
+    """A token budget, and those that follow it: verl's log-probs take the update's, our teacher the log-probs'."""
+    fields = [field]
+    if field == "actor_tokens" and settings.log_prob_tokens == settings.actor_tokens:
+        fields.append("log_prob_tokens")
+    if "log_prob_tokens" in fields and settings.teacher_tokens == max(
+        settings.log_prob_tokens, _longest(settings, "teacher_tokens")
+    ):
+        fields.append("teacher_tokens")
+    return fields
+
+
+def _longest(settings: Settings, field: str) -> int:
+    """Tokens of the longest row of the pass that a budget is for: it cannot be smaller."""
+    return (settings.max_teacher_prompt if field == "teacher_tokens" else settings.max_prompt) + settings.max_response
+
+
+def _with_budget(plan: Plan, field: str, tokens: int) -> Change:
+    """The plan with a smaller budget. The overrides name the teacher's only where it is the one that is changed."""
+    settings, fields = plan.settings, _followers(plan.settings, field)
+    changed = {name: max(tokens, _longest(settings, name)) for name in fields}
+    named = [name for name in fields if name == field or name != "teacher_tokens"]
+    overrides = tuple(f"{_KEYS[name]}={changed[name]}" for name in named)
+    return Change(overrides, _again(plan, replace(settings, **changed)))  # type: ignore[arg-type]
+
+
+def _largest_budget(plan: Plan, field: str) -> int | None:
     """The largest token budget below the present one with which its moments fit; None if they fit or never do."""
+    bounded = [moment for name in _followers(plan.settings, field) for moment in _BUDGETS[name]]
 
     def fits(tokens: int) -> bool:
-        again = _again(plan, replace(plan.settings, **{field: tokens}))  # type: ignore[arg-type]
+        again = _with_budget(plan, field, tokens).plan
         if plan.settings.cpu:
             return not again.misfits()
-        return all(moment.total <= plan.gpu.memory for moment in again.moments if moment.name in moments)
+        return all(moment.total <= plan.gpu.memory for moment in again.moments if moment.name in bounded)
 
     now = getattr(plan.settings, field)
-    return None if fits(now) else _search(fits, least, now)
+    return None if fits(now) else _search(fits, _longest(plan.settings, field), now)
 
 
 def _search(fits: Callable[[int], bool], least: int, most: int, step: int = 256) -> int | None:

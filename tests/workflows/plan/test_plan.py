@@ -23,7 +23,7 @@ def test_the_papers_run_fits_on_its_machine():
 @pytest.mark.parametrize(
     ("overrides", "gpu"),
     [
-        (["actor_rollout_ref.actor.ppo_max_token_len_per_gpu=65536"], "H20"),
+        (["actor_rollout_ref.actor.ppo_max_token_len_per_gpu=131072"], "H20"),
         (["actor_rollout_ref.rollout.gpu_memory_utilization=0.9"], "H20"),
         (["actor_rollout_ref.model.path=Qwen/Qwen3-32B"], "H20"),
         (["actor_rollout_ref.model.enable_gradient_checkpointing=false"], "L40S"),
@@ -42,7 +42,7 @@ def test_what_is_advised_fits_when_it_is_done(overrides, gpu):
 
 def test_the_advised_budget_is_the_largest_that_fits():
     key = "actor_rollout_ref.actor.ppo_max_token_len_per_gpu"
-    (change,) = [item for item in advise(plan(f"{key}=65536")) if item.overrides[0].startswith(key)]
+    (change,) = [item for item in advise(plan(f"{key}=131072")) if item.overrides[0].startswith(key)]
     tokens = int(change.overrides[0].partition("=")[2])
     assert plan(f"{key}={tokens}").misfits() == []
     assert plan(f"{key}={tokens + 256}").misfits()
