@@ -7,7 +7,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -79,26 +79,22 @@ def prepare(
     raw = sources.from_files(benchmark, source, split) if source else sources.from_hub(benchmark)
     reports: dict[str, SplitReport] = {}
     written: dict[str, list[dict[str, Any]]] = {}
-    for split_name, split_rows in sorted(raw.items(), reverse=True):  # train, test
-        report = reports[split_name] = SplitReport(source_rows=len(split_rows))
-        adapted, failures = adapt_rows(benchmark, split_rows, split_name)
-        report.content_sha256 = published.content_hash(adapted.values())
+    for name_of_split, of_split in sorted(raw.items(), reverse=True):  # train, test
+        adapted, failures = adapt_rows(benchmark, of_split, name_of_split)
+        report = SplitReport(source_rows=len(of_split), content_sha256=published.content_hash(adapted.values()))
         report.agreement = published.compare(
-            len(split_rows), report.content_sha256, benchmark.published.get(split_name)
+            report.source_rows, report.content_sha256, benchmark.published.get(name_of_split)
         )
         kept = dict(list(adapted.items())[:rows])
-        step = progress(f"checking {split_name}", len(kept))
-        found, _ = check_rows(
-            list(kept.values()), split_name, threads=os.cpu_count() or 1, on_gold=step, reward_kwargs=reward_kwargs
+        step = progress(f"checking {name_of_split}", len(kept))
+        report.problems = sorted(
+            [*failures, *check_gold_answers(kept, name_of_split, step, reward_kwargs)], key=lambda problem: problem.row
         )
-        numbers = list(kept)  # row numbers of the source, which the check does not know
-        found = [Problem(p.file, numbers[p.row - 1], p.source, p.kind, p.detail) for p in found]
-        report.problems = sorted(failures + found, key=lambda problem: problem.row)
-        bad = {problem.row for problem in (report.bad if bad_rows == "drop" else failures)}
-        report.dropped = len(bad)  # a row that cannot be read cannot be kept
-        kept = {number: row for number, row in kept.items() if number not in bad}
-        report.rows = len(kept)
-        written[split_name] = list(kept.values())
+        # A row that cannot be read cannot be kept.
+        left_out = {problem.row for problem in (report.bad if bad_rows == "drop" else failures)}
+        written[name_of_split] = [row for number, row in kept.items() if number not in left_out]
+        report.rows, report.dropped = len(written[name_of_split]), len(left_out)
+        reports[name_of_split] = report
     refuse(benchmark, reports, bad_rows=bad_rows, strict=strict)
     output.write(out, written, manifest(benchmark, reports, source=source, bad_rows=bad_rows))
     return reports
@@ -118,6 +114,16 @@ def adapt_rows(
             detail = f"{type(error).__name__}: {error}"
             failures.append(Problem(split, number, benchmark.data_source, "unreadable", detail))
     return adapted, failures
+
+
+def check_gold_answers(
+    rows: Mapping[int, dict[str, Any]], split: str, step: Callable[[], object], reward_kwargs: Mapping[str, Any] | None
+) -> list[Problem]:
+    """What the data check of the graders finds in rows by their number; `step` is called after each."""
+    threads = os.cpu_count() or 1
+    found, _ = check_rows(list(rows.values()), split, threads=threads, on_gold=step, reward_kwargs=reward_kwargs)
+    numbers = list(rows)
+    return [replace(problem, row=numbers[problem.row - 1]) for problem in found]
 
 
 def refuse(benchmark: Benchmark, reports: dict[str, SplitReport], *, bad_rows: BadRows, strict: bool) -> None:

@@ -72,14 +72,17 @@ def into_splits(benchmark: Benchmark, splits: dict[str, list[Row]]) -> dict[str,
 
 
 def local_files(path: Path) -> list[Path]:
-    """The data files that `path` names."""
+    """The data files that `path` names: of a folder those in it, else those of the one folder below that has some."""
     if path.is_file():
         return [path]
     if not path.is_dir():
         raise PrepareError(f"--from {path}: there is no such file or folder")
-    files = sorted(file for file in path.rglob("*") if file.suffix in SUFFIXES)
+    found = sorted(file for file in path.rglob("*") if file.suffix in SUFFIXES)
+    files = [file for file in found if file.parent == path] or found
     if not files:
         raise PrepareError(f"--from {path}: no {', '.join(SUFFIXES)} file is in it")
+    if len(folders := sorted({str(file.parent) for file in files})) > 1:
+        raise PrepareError(f"--from {path} holds data in several folders, name one of them: {', '.join(folders)}")
     return files
 
 

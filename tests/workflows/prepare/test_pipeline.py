@@ -191,6 +191,16 @@ def test_files_that_cannot_be_used(name, content, says, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_folder_of_folders_is_not_mixed(tmp_path):
+    for name in ("one", "two"):
+        (tmp_path / "in" / name).mkdir(parents=True)
+        jsonl(tmp_path / "in" / name / "train.jsonl", hub_rows.TOOLUSE)
+    with pytest.raises(PrepareError, match=r"several folders, name one of them: .*one, .*two"):
+        prepare("tooluse", tmp_path / "out", source=tmp_path / "in")
+    (tmp_path / "in" / "two" / "train.jsonl").unlink()
+    assert prepare("tooluse", tmp_path / "out", source=tmp_path / "in")["train"].rows == 1
+
+
 def test_rows_of_another_domain_are_no_rows(tmp_path):
     source = jsonl(tmp_path / "all.jsonl", *hub_rows.sciknoweval(3, domain="Biology"))
     with pytest.raises(PrepareError, match="is it another data set"):
