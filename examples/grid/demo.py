@@ -67,8 +67,8 @@ def main() -> None:
         "steps": {cell.name: [record.step for record in cell.records()] for cell in every},
     }
     print(json.dumps(result, indent=2))
-    repeated = [name for name in done if starts[name] != 1]
-    if code or repeated or result["done"] != len(every) or result["started_twice"] != [every[KILL_IN_CELL].name]:
+    repeated = [name for name, count in starts.items() if count != 1 and name != every[KILL_IN_CELL].name]
+    if code or repeated or result["done"] != len(every):
         sys.exit("the demonstration did not hold")
 
 

@@ -67,7 +67,7 @@ def test_a_run_over_two_nodes_survives_the_loss_of_one(cluster, stack_model, tmp
     state = state_of(cell, site, backend)
     assert state.state == "failed"
     assert f"Node {cluster.addresses[cluster.worker]} left the Ray cluster" in state.reason
-    assert state.reason in told.replace("\n  ", "\n").replace("\n    ", "\n") or "left the Ray cluster" in told
+    assert "left the Ray cluster" in told
     before = [record.step for record in cell.records()]
 
     # The head is still usable: with a new worker the cell goes on from its last checkpoint.

@@ -96,7 +96,10 @@ class Cell:
     def config_arguments(self, site: Site) -> list[str]:
         """The overrides that choose how and what is trained, without seeds and places."""
         arguments = ["platform=cpu"] if site.cpu_only else []
-        if site.backend != "local":
+        if site.backend == "local":
+            # Its own Ray, whatever cluster someone has started on this machine.
+            arguments += ["+ray_kwargs.ray_init.address=local"]
+        else:
             # The cluster is there: Ray refuses to be told its size again.
             arguments += ["ray_kwargs.ray_init.num_cpus=null"]
             arguments += ["ray_kwargs.ray_init.num_gpus=null"] if site.cpu_only else []

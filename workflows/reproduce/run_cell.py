@@ -32,6 +32,7 @@ from workflows.run_errors import explain
 LOG = "train.log"
 # A run that has done its last step ends by itself; its processes may hang doing so.
 SECONDS_TO_END = 300.0
+SECONDS_FOR_JOB_TO_END = 60.0
 # On network storage exit_code appears later than the job's end.
 SECONDS_FOR_EXIT_CODE = 30.0
 
@@ -110,12 +111,20 @@ class _Watch:
             if state is None and now - self._changed > 60 * self.backend.site.stall_minutes:
                 state, reason = FAILED, self._stalled()
             if state is not None:
+                if code is not None:
+                    self._let_job_end()
                 self.backend.stop(self.cell, self.start.job)
                 return state, reason, self._records
             if self.stopping.wait(self.poll):
                 if not self.backend.outlives_us:
                     self.backend.stop(self.cell, self.start.job)
                 raise Stopped
+
+    def _let_job_end(self) -> None:
+        """The run has ended; its job takes Ray down, and is a completed one for the cluster, not a cancelled one."""
+        deadline = time.monotonic() + SECONDS_FOR_JOB_TO_END
+        while self._alive() and time.monotonic() < deadline and not self.stopping.is_set():
+            time.sleep(min(self.poll, 1.0))
 
     def _alive(self) -> bool:
         try:

@@ -100,6 +100,7 @@ def test_the_command_of_a_cell(tmp_path):
         "actor_rollout_ref.rollout.seed=1",
         "trainer.n_gpus_per_node=2",
         "trainer.resume_mode=auto",
+        "+ray_kwargs.ray_init.address=local",
     ):
         assert argument in command
     assert not any("total_training_steps" in argument for argument in command)
