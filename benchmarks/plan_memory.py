@@ -159,6 +159,7 @@ def overrides_of(run: Run, folder: Path, out: Path) -> list[str]:
         "srpo.grad_norm_freq=0",
         "reward.custom_reward_function.path=pkg://benchmarks.coin_reward",
         f"hydra.run.dir={out}/hydra",
+        "+ray_kwargs.ray_init.address=local",  # not a cluster that happens to run here
         *run.overrides,
     ]
 

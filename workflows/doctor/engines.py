@@ -158,6 +158,12 @@ def check_ray(config: DictConfig | None, work: Path) -> Iterator[Check]:
                 "start one there (`ray start --head`), or unset RAY_ADDRESS to start a local one",
             )
         return
+    if address is None and (running := running_cluster()):
+        yield warn(
+            "ray",
+            f"a Ray cluster runs here ({running}): a run joins it, and one with platform=cpu is refused there",
+            "`ray stop` if it is yours and idle, or add +ray_kwargs.ray_init.address=local to start another one",
+        )
     answer = probe(RAY_PROBE, work / "ray.log")
     if answer != "42":
         yield fail(
@@ -173,6 +179,17 @@ def ray_address(config: DictConfig | None) -> str | None:
     """The cluster a run with this config would join; None if it would start its own."""
     configured: Any = OmegaConf.select(config, "ray_kwargs.ray_init.address") if config is not None else None
     return configured or os.environ.get("RAY_ADDRESS") or None
+
+
+def running_cluster(folder: Path = Path("/tmp/ray")) -> str | None:
+    """The address of the cluster that `ray start` left word of, if it answers; Ray joins it unless told not to."""
+    try:
+        address = (folder / "ray_current_cluster").read_text().strip()
+        host, _, port = address.rpartition(":")
+        with socket.create_connection((host, int(port)), timeout=2):
+            return address
+    except (OSError, ValueError):
+        return None
 
 
 def probe(program: str, log: Path, timeout: float = PROBE_SECONDS) -> str | None:

@@ -39,6 +39,18 @@ def test_a_cluster_that_answers_and_one_that_does_not(monkeypatch, tmp_path):
     assert check.status is Status.FAIL
 
 
+def test_a_cluster_that_a_run_would_join_unasked(tmp_path):
+    word = tmp_path / "ray_current_cluster"
+    assert engines.running_cluster(tmp_path) is None
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        word.write_text(address)
+        assert engines.running_cluster(tmp_path) == address
+    assert engines.running_cluster(tmp_path) is None
+    word.write_text("garbage")
+    assert engines.running_cluster(tmp_path) is None
+
+
 @pytest.mark.parametrize(("nnodes", "status"), [(1, Status.FAIL), (2, Status.WARN)])
 def test_gpus_that_are_not_here(monkeypatch, nnodes, status):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
