@@ -87,29 +87,18 @@ class _Watch:
     _seen: tuple = ()
     _changed: float = field(default_factory=time.monotonic)
     _records: list[Record] = field(default_factory=list)
+    _finished_at: float = 0.0
+    _ended_at: float = 0.0
 
     def until_outcome(self) -> tuple[str, str, list[Record]]:
         """State, reason, records; the job is gone then."""
-        ended_at = finished_at = None
         while True:
             # In this order: what a job wrote before it ended is read after its end was seen.
             alive = self._alive()
             code = read_exit_code(self.cell)
             if self._read():
                 self.tell(self.cell, self._records)
-            now = time.monotonic()
-            state, reason = _verdict(self.cell, self._records)
-            ended = code is not None or not alive
-            if state == DONE and not ended and self.cell.budget.last_step is not None:
-                finished_at = finished_at or now
-                if now - finished_at < SECONDS_TO_END:
-                    state = None
-            if state is None and ended:
-                ended_at = ended_at or now
-                if code is not None or now - ended_at > SECONDS_FOR_EXIT_CODE * (1 if self.backend.outlives_us else 0):
-                    state, reason = FAILED, self._why(code)
-            if state is None and now - self._changed > 60 * self.backend.site.stall_minutes:
-                state, reason = FAILED, self._stalled()
+            state, reason = self._outcome(code, alive)
             if state is not None:
                 if code is not None:
                     self._let_job_end()
@@ -119,6 +108,24 @@ class _Watch:
                 if not self.backend.outlives_us:
                     self.backend.stop(self.cell, self.start.job)
                 raise Stopped
+
+    def _outcome(self, code: int | None, alive: bool) -> tuple[str | None, str]:
+        """Outcome by now, or (None, "")."""
+        now = time.monotonic()
+        state, reason = _verdict(self.cell, self._records)
+        if code is None and alive:
+            if state == DONE and self.cell.budget.last_step is not None:
+                # Its last step is done, it ends by itself.
+                self._finished_at = self._finished_at or now
+                return (DONE, "") if now - self._finished_at > SECONDS_TO_END else (None, "")
+            if state is None and now - self._changed > 60 * self.backend.site.stall_minutes:
+                return FAILED, self._stalled()
+            return state, reason
+        self._ended_at = self._ended_at or now
+        patience = SECONDS_FOR_EXIT_CODE if self.backend.outlives_us else 0.0
+        if state is not None or (code is None and now - self._ended_at <= patience):
+            return state, reason
+        return FAILED, self._why(code)
 
     def _let_job_end(self) -> None:
         """The run has ended; its job takes Ray down, and is a completed one for the cluster, not a cancelled one."""
