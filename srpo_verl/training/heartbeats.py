@@ -76,6 +76,6 @@ def describe(error: BaseException) -> str:
     """An exception in a sentence: of a remote call what it raised, of a dead actor its class and why it died."""
     error = remote_cause(error)
     if isinstance(error, ActorDiedError):
-        name = re.search(r"class_name: (\S+)", str(error))
+        name = re.search(r"class_name: (?:\S+\.)?(\w+)", str(error))
         return f"{name[1] if name else 'a worker'} is dead: {death(error)}"
     return f"{type(error).__name__}: {' '.join(str(error).split())}"

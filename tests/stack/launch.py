@@ -117,6 +117,8 @@ def command(
         f"--config-name={config}",
         f"hydra.run.dir={folder}/hydra",
         "platform=cpu",
+        # Not a cluster that happens to run on this machine.
+        "+ray_kwargs.ray_init.address=local",
         f"actor_rollout_ref.model.path={model}",
         f"data.train_files={data}",
         f"data.val_files={data}",

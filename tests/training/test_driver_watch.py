@@ -42,7 +42,7 @@ def test_the_newest_checkpoint_is_named(tmp_path):
 
 
 KILLED = (
-    "The actor died unexpectedly before finishing this task.\n\tclass_name: WorkerDict\n\tpid: 77\n"
+    "The actor died unexpectedly before finishing this task.\n\tclass_name: create.<locals>.WorkerDict\n\tpid: 77\n"
     "The actor is dead because its worker process has died. Worker exit type: SYSTEM_ERROR Worker exit detail: Worker "
     "unexpectedly exits with a connection error code 2. End of file. There are some potential root causes. (1) The "
     "process is killed by SIGKILL by OOM killer due to high memory usage."
