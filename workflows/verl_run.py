@@ -120,17 +120,16 @@ def hydra_value(value: object) -> str:
 
 
 def run_environment(files: RunFiles, *, cpu: bool, base: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The environment of the child: where metrics go, no telemetry, no network, no foreign Ray cluster.
+    """The environment of the child: where metrics go, no telemetry, no network, a Ray of its own.
 
     What the caller has set to suit the machine (OMP_NUM_THREADS, VLLM_CPU_KVCACHE_SPACE, ...) stays as it is.
     """
     base = dict(os.environ if base is None else base)
-    # Without bytecode every start is minutes slower; a Ray cluster that is already there has other settings.
-    for name in ("PYTHONDONTWRITEBYTECODE", "RAY_ADDRESS"):
-        base.pop(name, None)
+    base.pop("PYTHONDONTWRITEBYTECODE", None)  # without bytecode every start is minutes slower
     defaults = {**QUIET_ENVIRONMENT, **(CPU_ENVIRONMENT if cpu else {})}
     places = {"VERL_FILE_LOGGER_PATH": str(files.metrics), "TENSORBOARD_DIR": str(files.tensorboard)}
-    return {**defaults, **base, **places}
+    # Without an address Ray joins any cluster that runs on this machine, whose settings are others.
+    return {**defaults, **base, **places, "RAY_ADDRESS": "local"}
 
 
 def watch(

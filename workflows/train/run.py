@@ -73,7 +73,7 @@ def train(
             outcome = watch(
                 command or verl_command(config_name, settings, overrides),
                 files=files,
-                env=environment(files, cpu=config.trainer.device == "cpu"),
+                env=environment(files, cpu=config.trainer.device == "cpu", nodes=config.trainer.nnodes),
                 observer=screen,
                 timeout=timeout,
             )
@@ -87,18 +87,17 @@ def train(
     return summary
 
 
-def environment(files: TrainFiles, *, cpu: bool, base: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The environment of the child: as for the demo, but with the network, the user's Ray cluster, and metrics where
-    the trainer puts them, in a folder of each start's own."""
+def environment(
+    files: TrainFiles, *, cpu: bool, nodes: int = 1, base: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """The environment of the child: as for the demo, but with the network, metrics where the trainer puts them (in a
+    folder of each start's own), and the user's Ray cluster; without one, a run on one node starts its own."""
     given = dict(os.environ if base is None else base)
     made = run_environment(files, cpu=cpu, base=given)
-    for name in ("VERL_FILE_LOGGER_PATH", "TENSORBOARD_DIR"):
-        made.pop(name)
-    for name in ("HF_HUB_OFFLINE", "RAY_ADDRESS"):
+    dropped = ["VERL_FILE_LOGGER_PATH", "TENSORBOARD_DIR", "HF_HUB_OFFLINE"] + ["RAY_ADDRESS"] * (nodes > 1)
+    for name in dropped:
         made.pop(name, None)
-        if name in given:
-            made[name] = given[name]
-    return made
+    return {**made, **{name: given[name] for name in ("HF_HUB_OFFLINE", "RAY_ADDRESS") if name in given}}
 
 
 def planned_steps(config: DictConfig) -> int | None:

@@ -91,7 +91,9 @@ def test_the_childs_environment(tmp_path):
     files = claim_run(tmp_path / "run", resume=False, fresh=False)
     plain = environment(files, cpu=True, base={"VERL_FILE_LOGGER_PATH": "/elsewhere", "HOME": "/root"})
     assert plain["VLLM_CPU_KVCACHE_SPACE"] == "1"
-    assert not {"VERL_FILE_LOGGER_PATH", "TENSORBOARD_DIR", "HF_HUB_OFFLINE", "RAY_ADDRESS"} & plain.keys()
+    assert not {"VERL_FILE_LOGGER_PATH", "TENSORBOARD_DIR", "HF_HUB_OFFLINE"} & plain.keys()
+    assert plain["RAY_ADDRESS"] == "local"
+    assert "RAY_ADDRESS" not in environment(files, cpu=False, nodes=2, base={})
     given = environment(files, cpu=False, base={"RAY_ADDRESS": "ray://head:10001", "HF_HUB_OFFLINE": "1"})
     assert (given["RAY_ADDRESS"], given["HF_HUB_OFFLINE"]) == ("ray://head:10001", "1")
     assert "VLLM_CPU_KVCACHE_SPACE" not in given
