@@ -55,7 +55,7 @@ def check_end(result, *says: str, within: float = 60) -> None:
     ("process", "says"),
     [
         pytest.param("ray::SRPOAgentLoop", "is dead: its process was killed", id="agent loop worker"),
-        pytest.param("VLLM::EngineCore", "rollouts failed", id="vLLM engine"),
+        pytest.param("VLLM::EngineCore", "rollouts failed", id="vLLM engine", marks=nightly),
         pytest.param("ray::RewardLoopWorker", "rollouts failed", id="reward worker", marks=nightly),
         pytest.param("ray::WorkerDict", "is dead: its process was killed", id="actor"),
         pytest.param("ray::vLLMHttpServer", "is dead: its process was killed", id="vLLM server", marks=nightly),
@@ -83,7 +83,8 @@ def test_the_trainers_own_process_killed(stack_model, tmp_path):
     assert result.left_over == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGKILL, marks=nightly)])
+@pytest.mark.nightly
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_the_main_process_takes_everything_with_it(number, stack_model, tmp_path):
     result = run_with_fault(tmp_path, stack_model, inject=lambda tree: tree.process.send_signal(number))
     assert result.returncode != 0
@@ -102,6 +103,7 @@ def test_a_weight_transfer_that_hangs_is_named(stack_model, tmp_path):
     )
 
 
+@pytest.mark.nightly
 def test_rollouts_that_never_come_are_named_by_uid(stack_model, tmp_path):
     overrides = [*agent("sleeping"), "srpo.watchdog.gen=40", WATCH]
     result = run_with_fault(tmp_path, stack_model, overrides=overrides)
@@ -110,6 +112,7 @@ def test_rollouts_that_never_come_are_named_by_uid(stack_model, tmp_path):
     )
 
 
+@pytest.mark.nightly
 def test_a_reward_worker_that_hangs_is_named(stack_model, tmp_path):
     overrides = ["reward.custom_reward_function.name=stuck", "srpo.watchdog.reward=20", WATCH]
     result = run_with_fault(tmp_path, stack_model, overrides=overrides)
@@ -124,13 +127,13 @@ def test_an_agent_loop_that_raises_is_named(stack_model, tmp_path):
     check_end(result, says, "ZeroDivisionError: a bug in this agent loop", within=math.inf)
 
 
+@pytest.mark.nightly
 def test_bad_responses_verdicts_and_rows_are_counted_and_trained_around(stack_model, tmp_path):
     """Half of the rollouts have no usable response (a kind each), half of the others no usable verdict."""
     overrides = [
         *agent("odd"),
         "reward.custom_reward_function.name=odd_verdicts",
         "actor_rollout_ref.rollout.n=8",
-        "trainer.val_before_train=true",
         f"data.train_files={bad_rows(tmp_path)}",
         WATCH,
     ]
