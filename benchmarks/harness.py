@@ -1,7 +1,8 @@
 """Timing, peak memory and results, shared by the benchmarks.
 
 On a machine with other work only ratios mean anything, and only of things that were timed in turns. So everything that
-is compared is run round after round, and a ratio is the median of the ratios of the rounds.
+is compared is run round after round, a ratio is the median of the ratios of the rounds, and what is timed is the CPU
+time of this process (user and system), which does not count the turns of others.
 """
 
 from __future__ import annotations
@@ -40,15 +41,15 @@ class Measure:
 
 
 def rounds(work: Mapping[str, Work], repeats: int, warm_up: int = 1) -> dict[str, list[float]]:
-    """Seconds of each piece of work in each round; all pieces take turns."""
+    """CPU seconds of each piece of work in each round; all pieces take turns."""
     seconds: dict[str, list[float]] = {name: [] for name in work}
     for turn in range(warm_up + repeats):
         for name, function in work.items():
             gc.collect()
-            started = time.perf_counter()
+            started = time.process_time()
             function()
             if turn >= warm_up:
-                seconds[name].append(time.perf_counter() - started)
+                seconds[name].append(time.process_time() - started)
     return seconds
 
 

@@ -15,19 +15,26 @@ DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 NOISES = (1.0, 0.3, 0.05, 0.02)
 
 
-def loss_errors(noise: float, tokens: int = 256, vocabulary: int = 20_000) -> tuple[float, dict[str, float]]:
-    """Mean divergence, and the relative error of its sum with teacher log-probs in each narrow dtype."""
+def errors_of(noise: float, tokens: int = 256, vocabulary: int = 20_000) -> tuple[float, dict[str, float]]:
+    """Mean divergence; relative errors of its sum and of its gradient with teacher log-probs in each narrow dtype."""
     rng = torch.Generator().manual_seed(0)
     logits = 4 * torch.randn(tokens, vocabulary, generator=rng)
     teacher = (logits + noise * torch.randn(tokens, vocabulary, generator=rng)).log_softmax(-1)
     student, ids = logits.log_softmax(-1).topk(K)
     listed = teacher.gather(-1, ids)
-    exact = topk_divergence(student.double(), listed.double())
-    errors = {
-        name: float((topk_divergence(student.double(), listed.to(dtype).double()).sum() / exact.sum() - 1).abs())
-        for name, dtype in DTYPES.items()
-    }
-    return float(exact.mean()), errors
+    student = student.double().requires_grad_(True)
+
+    def loss_and_slope(teacher_log_probs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        loss = topk_divergence(student, teacher_log_probs.double()).sum()
+        return loss.detach(), torch.autograd.grad(loss, student)[0]
+
+    exact, slope = loss_and_slope(listed)
+    errors = {}
+    for name, dtype in DTYPES.items():
+        loss, other = loss_and_slope(listed.to(dtype))
+        errors[f"loss, {name}"] = float((loss / exact - 1).abs())
+        errors[f"gradient, {name}"] = float((other - slope).norm() / slope.norm())
+    return float(exact) / tokens, errors
 
 
 def run() -> list[Measure]:
@@ -40,9 +47,9 @@ def run() -> list[Measure]:
         Measure("sent / (ids at their bound + float32 log-probs)", sent / (ids + K * float32), "x", 1.5),
     ]
     for noise in NOISES:
-        divergence, errors = loss_errors(noise)
+        divergence, errors = errors_of(noise)
         results += [
-            Measure(f"relative error of the loss at {divergence:.1e} nats per token: {name}", error, "x")
+            Measure(f"relative error at {divergence:.1e} nats per token: {name}", error, "x")
             for name, error in errors.items()
         ]
     return results

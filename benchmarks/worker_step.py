@@ -72,15 +72,15 @@ def make_batch(srpo: SRPOConfig, vocabulary: int, *, groups: int, size: int, pro
 
 
 def one_step(worker: Any, batch: rows.Batch) -> dict[str, float]:
-    """Seconds of the stages of one step as the trainer calls them; the last is the teacher's bare forward pass."""
+    """CPU seconds of the stages of one step as the trainer calls them; the last is the teacher's bare forward pass."""
     seconds: dict[str, float] = {}
     everything, routed = list(range(len(batch))), batch.plan.routed_rows()
     teacher = worker.teacher
 
-    started = time.perf_counter()
+    started = time.process_time()
     data = rows.log_prob_batch(batch, everything, srpo_collect_topk=bool(routed))
     output = worker.compute_log_prob(data)
-    seconds["old_log_prob"] = time.perf_counter() - started
+    seconds["old_log_prob"] = time.process_time() - started
     fields = {
         "old_log_probs": list(response_from_nested(output["log_probs"], data["response_mask"]).unbind()),
         "topk_ids": [torch.zeros(0, worker.srpo.topk, dtype=torch.int32)] * len(batch),
@@ -89,16 +89,16 @@ def one_step(worker: Any, batch: rows.Batch) -> dict[str, float]:
     entropy = [torch.zeros(0)] * len(batch)
     if routed:
         fields["topk_ids"] = list(output[TOPK_IDS].unbind())
-        started = time.perf_counter()
+        started = time.process_time()
         answer = worker.compute_teacher_targets(rows.teacher_batch(batch, routed, fields["topk_ids"]))
-        seconds["teacher"] = time.perf_counter() - started
+        seconds["teacher"] = time.process_time() - started
         for place, row in enumerate(routed):
             fields["teacher_log_probs"][row] = answer[TEACHER_LOG_PROBS].unbind()[place]
             entropy[row] = answer[TEACHER_ENTROPY].unbind()[place]
-        started = time.perf_counter()
+        started = time.process_time()
         with _loss_function(teacher, Nothing()):
             teacher.infer_batch(worker._teacher_batch(rows.teacher_batch(batch, routed, fields["topk_ids"])))
-        seconds["bare teacher forward"] = time.perf_counter() - started
+        seconds["bare teacher forward"] = time.process_time() - started
     fields["weights"] = rows.weights_of(batch, entropy, beta=1.0)
 
     update = rows.update_batch(
@@ -114,9 +114,9 @@ def one_step(worker: Any, batch: rows.Batch) -> dict[str, float]:
     )
     # GRPO keeps no teacher.
     worker.teacher = teacher if routed else None
-    started = time.perf_counter()
+    started = time.process_time()
     worker.update_actor(update)
-    seconds["update_actor"] = time.perf_counter() - started
+    seconds["update_actor"] = time.process_time() - started
     worker.teacher = teacher
     return seconds
 

@@ -84,7 +84,7 @@ class SRPOConfig:
     beta: float = 1.0
     # pi / pi_old on distilled tokens is clamped at this; exactly 1 with one update per batch.
     ratio_clip: float = 2.0
-    # Rows of logits handled at once in the logit loss and in the teacher's targets.
+    # The most rows of logits handled at once in the logit loss and in the teacher's targets.
     chunk_size: int = 256
     # Measure the gradient norm of each branch every so many steps (two more backward passes). 0: never.
     grad_norm_freq: int = 0

@@ -22,7 +22,7 @@ import math
 import torch
 from torch.autograd.function import once_differentiable
 
-from .rows import check_selection, compute_dtype, pieces, rows_at_once
+from .rows import check_selection, compute_dtype, pieces
 
 __all__ = ["logit_divergence", "topk_divergence"]
 
@@ -140,14 +140,15 @@ class _LogitDivergence(torch.autograd.Function):
     ):
         ctx.shape = logits.shape
         logits, dtype = logits.view(ctx.shape[-2:]), compute_dtype(logits.dtype)
-        student = logits.new_empty(topk_ids.shape, dtype=dtype)
+        listed = logits.new_empty(topk_ids.shape, dtype=dtype)
         softmax = logits.new_empty((rows.shape[0] if with_gradient else 0, logits.shape[1]))
         for part, piece in pieces(logits, rows, chunk_size):
             target = softmax[part] if with_gradient and piece.dtype == dtype else None
             probabilities = torch.softmax(piece, dim=-1, dtype=dtype, out=target)
-            student[part] = _log_probs_at(piece, probabilities, topk_ids[part])
+            torch.gather(probabilities, -1, topk_ids[part], out=listed[part])
             if with_gradient and target is None:
                 softmax[part] = probabilities
+        student = _log_probs(logits, rows, topk_ids, listed, chunk_size)
         teacher = teacher_log_probs.to(dtype)
         if not with_gradient:
             return topk_divergence(student, teacher, alpha=alpha, add_tail=add_tail)
@@ -160,7 +161,6 @@ class _LogitDivergence(torch.autograd.Function):
         listed = slope - total * student.detach().exp()
         ctx.save_for_backward(rows, topk_ids, softmax, listed, total)
         ctx.sparse_gradient = sparse_gradient
-        ctx.rows_at_once = rows_at_once(logits, chunk_size)
         return values.detach()
 
     @staticmethod
@@ -170,10 +170,10 @@ class _LogitDivergence(torch.autograd.Function):
         if _graph_is_retained():
             gradient = gradient.clone()
         scale = grad_output.unsqueeze(-1)
-        for start in range(0, rows.shape[0], ctx.rows_at_once):
-            part = slice(start, start + ctx.rows_at_once)
-            gradient[part].mul_(-total[part] * scale[part])
-            gradient[part].scatter_(-1, topk_ids[part], (listed[part] * scale[part]).to(gradient.dtype))
+        _scale_rows(gradient, -total * scale)
+        # Not scatter_, which on a CPU goes through a float32 copy of narrower matrices.
+        places = torch.arange(rows.shape[0], device=rows.device).unsqueeze(-1), topk_ids
+        gradient.index_put_(places, (listed * scale).to(gradient.dtype))
         if ctx.sparse_gradient:
             places = torch.stack([torch.zeros_like(rows), rows])[-(len(ctx.shape) - 1) :]
             whole = torch.sparse_coo_tensor(places, gradient, ctx.shape, check_invariants=False)
@@ -182,17 +182,30 @@ class _LogitDivergence(torch.autograd.Function):
         return whole, *[None] * 8
 
 
-def _log_probs_at(logits: torch.Tensor, probabilities: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
-    """(c, K) log softmax at the ids, from the logits and their softmax (c, V): no pass over the vocabulary."""
-    at_ids = logits.gather(-1, ids).to(probabilities.dtype)
+def _log_probs(
+    logits: torch.Tensor, rows: torch.Tensor, ids: torch.Tensor, probabilities: torch.Tensor, chunk_size: int
+) -> torch.Tensor:
+    """(R, K) log softmax at the ids, from the logits and the softmax there: no further pass over the vocabulary."""
+    at_ids = logits[rows.unsqueeze(-1), ids].to(probabilities.dtype)
     best, place = at_ids.max(-1, keepdim=True)
-    log_best = probabilities.gather(-1, ids.gather(-1, place)).log()
+    log_best = probabilities.gather(-1, place).log()
     log_probs = at_ids - best + log_best
     # The best listed id may be so unlikely that its probability is not a normal number, or its logit minus infinity.
-    lost = ~(log_best.squeeze(-1) > math.log(torch.finfo(probabilities.dtype).tiny))
-    if lost.any():
-        log_probs[lost] = torch.log_softmax(logits[lost], dim=-1, dtype=probabilities.dtype).gather(-1, ids[lost])
+    lost = (~(log_best.squeeze(-1) > math.log(torch.finfo(probabilities.dtype).tiny))).nonzero().squeeze(-1)
+    for part, piece in pieces(logits, rows[lost], chunk_size):
+        whole = torch.log_softmax(piece, dim=-1, dtype=probabilities.dtype)
+        log_probs[lost[part]] = whole.gather(-1, ids[lost[part]])
     return log_probs
+
+
+def _scale_rows(matrix: torch.Tensor, factors: torch.Tensor) -> None:
+    """Multiply (R, V) in place by (R, 1) of a wider dtype or the same; rounded once."""
+    if matrix.dtype != factors.dtype and matrix.device.type == "cpu":
+        # There promotion would go through a copy in the wider dtype; the number of a row is not a tensor to promote to.
+        for row, factor in zip(matrix.unbind(0), factors.squeeze(-1).tolist(), strict=True):
+            row.mul_(factor)
+    else:
+        matrix.mul_(factors)
 
 
 def _over_all_rows(gradient: torch.Tensor, rows: torch.Tensor, length: int) -> torch.Tensor:

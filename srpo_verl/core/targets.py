@@ -16,6 +16,9 @@ from .rows import check_selection, compute_dtype, pieces
 
 __all__ = ["student_topk", "target_statistics", "topk_targets", "trust_region_logits"]
 
+# Ids per block in the search for the top K.
+_BLOCK = 64
+
 
 @torch.no_grad()
 def student_topk(logits: torch.Tensor, rows: torch.Tensor, k: int, *, chunk_size: int = 256) -> torch.Tensor:
@@ -37,7 +40,7 @@ def student_topk(logits: torch.Tensor, rows: torch.Tensor, k: int, *, chunk_size
     _check_k(k, logits.shape[1])
     ids = torch.empty((rows.shape[0], k), dtype=torch.int64, device=logits.device)
     for part, chunk in pieces(logits, rows, chunk_size):
-        ids[part] = chunk.topk(k, dim=-1, sorted=True).indices
+        ids[part] = _topk(chunk, k)
     return ids
 
 
@@ -87,7 +90,7 @@ def topk_targets(
     ids = torch.empty((rows.shape[0], k), dtype=torch.int64, device=logits.device)
     log_probs, entropy = _empty_targets(logits, rows, k)
     for part, chunk in pieces(logits, rows, chunk_size):
-        ids[part] = chunk.topk(k, dim=-1, sorted=True).indices
+        ids[part] = _topk(chunk, k)
         log_probs[part], entropy[part] = _statistics(chunk, ids[part])
     return ids, log_probs, entropy
 
@@ -123,12 +126,33 @@ def trust_region_logits(reference: torch.Tensor, student: torch.Tensor, *, mix: 
     return (1.0 - mix) * reference + mix * student
 
 
+def _topk(chunk: torch.Tensor, k: int) -> torch.Tensor:
+    """(c, V) -> (c, K) ids of the K largest, largest first; the work of `topk` on a fraction of V.
+
+    The vocabulary is cut into blocks, each of which is every n-th id. The K largest values lie in the K blocks with the
+    largest maxima: a block outside has K values before its own, one in each of those.
+    """
+    vocabulary = chunk.shape[-1]
+    blocks = vocabulary // _BLOCK
+    if blocks < 4 * k:
+        return chunk.topk(k, dim=-1).indices
+    covered = blocks * _BLOCK
+    maxima = chunk[:, :covered].unflatten(-1, (_BLOCK, blocks)).amax(-2)
+    chosen = maxima.topk(k, dim=-1, sorted=False).indices.unsqueeze(-2)
+    candidates = (chosen + blocks * torch.arange(_BLOCK, device=chunk.device).unsqueeze(-1)).flatten(1)
+    rest = torch.arange(covered, vocabulary, device=chunk.device).expand(chunk.shape[0], -1)
+    candidates = torch.cat([candidates, rest], dim=-1)
+    return candidates.gather(-1, chunk.gather(-1, candidates).topk(k, dim=-1).indices)
+
+
 def _statistics(chunk: torch.Tensor, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """(c, V) logits -> log-probs (c, K) at the ids, entropy (c,): H = log Z - sum_v p_v x_v with x shifted to max 0."""
-    top = chunk.amax(dim=-1, keepdim=True).to(compute_dtype(chunk.dtype))
-    shifted = chunk - top
+    """(c, V) logits -> log-probs (c, K) at the ids, entropy (c,).
+
+    With x shifted to maximum 0 and Z = sum_v exp x_v: the largest probability is 1 / Z, and H = log Z - sum_v p_v x_v.
+    """
+    values = chunk.to(compute_dtype(chunk.dtype))
+    shifted = values - values.amax(dim=-1, keepdim=True)
     probabilities = torch.softmax(shifted, dim=-1)
-    # The largest probability is exp(0) / Z.
     log_z = -probabilities.amax(dim=-1).log()
     entropy = log_z - torch.linalg.vecdot(probabilities, shifted)
     masked = entropy.isnan()

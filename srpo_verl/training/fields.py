@@ -47,13 +47,6 @@ def flags(mask: torch.Tensor) -> torch.Tensor:
     return from_lengths(mask.long(), torch.ones_like(mask, dtype=torch.int64))
 
 
-def row_sums(tensor: torch.Tensor) -> torch.Tensor:
-    """(n,) sum of each row of a nested (n, j)."""
-    lengths = lengths_of(tensor)
-    rows = torch.repeat_interleave(torch.arange(lengths.shape[0], device=lengths.device), lengths)
-    return tensor.values().new_zeros(lengths.shape[0]).index_add_(0, rows, tensor.values())
-
-
 def lengths_of(tensor: torch.Tensor) -> torch.Tensor:
     """(n,) row lengths of a nested tensor."""
     return tensor.offsets().diff()

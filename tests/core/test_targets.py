@@ -53,6 +53,22 @@ def test_against_dense_code_for_every_chunk_size(seed, k, chunk_size, rows):
         assert torch.equal(one, other)
 
 
+@settings(max_examples=30)
+@given(
+    st.integers(0, 10_000), st.integers(1, 12), st.integers(3000, 3300), st.sampled_from(["normal", "even", "masked"])
+)
+def test_top_k_of_a_vocabulary_that_is_searched_in_blocks(seed, k, vocabulary, kind):
+    """Among equal logits any will do; the values are those of a full sort, largest first."""
+    logits = random_logits(seed, tokens=3, vocabulary=vocabulary)
+    if kind == "even":
+        logits = logits.round()
+    if kind == "masked":
+        logits[:, 5:] = -math.inf
+    ids = student_topk(logits, torch.arange(3), k)
+    assert all(len(set(row)) == k for row in ids.tolist())
+    assert torch.equal(logits.gather(-1, ids), logits.sort(-1, descending=True).values[:, :k])
+
+
 def test_ids_of_another_model_are_gathered_in_their_order():
     ids = torch.tensor([[3, 0]])
     log_probs, _ = target_statistics(TEACHER, ROW, ids)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from tensordict import TensorDict
 
-from srpo_verl.training.fields import flags, jagged, lengths_of, prediction_positions, require, row_sums
+from srpo_verl.training.fields import flags, jagged, lengths_of, prediction_positions, require
 
 
 def test_positions_by_hand():
@@ -28,8 +28,3 @@ def test_flags_are_one_number_per_row():
 def test_a_field_that_did_not_arrive_is_named():
     with pytest.raises(KeyError, match="srpo_token_weights"):
         require(TensorDict({"responses": torch.zeros(1)}, batch_size=1), ["responses", "srpo_token_weights"])
-
-
-def test_row_sums():
-    rows = [torch.tensor([1.0, 2.0]), torch.zeros(0), torch.tensor([4.0])]
-    assert row_sums(jagged(rows)).tolist() == [3.0, 0.0, 4.0]
