@@ -154,7 +154,7 @@ class Evidence:
                 ends = [_mean_of([r.train[place].get(key) for r in runs.values()]) for place in (0, -1)]
                 row.append("" if None in ends else f"{ends[0]:.3g} → {ends[1]:.3g}")
             rows.append(row)
-        return _table(["first → last 20 steps", *columns.values()], rows) if rows else "No run yet."
+        return _table(["first → last window of steps", *columns.values()], rows) if rows else "No run yet."
 
     def cost(self) -> str:
         """CPU seconds and tokens per step."""

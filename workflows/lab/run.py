@@ -29,6 +29,7 @@ from workflows.lab.task import Question, Tables
 from workflows.lab.twin import Batch, Twin
 
 PROMPTS, ROLLOUTS, VALIDATION_SAMPLES = 8, 8, 16
+BRANCHES_EVERY = 30  # steps between two measurements of the gradient of each branch
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class RunSpec:
     seed: int
     split: str = "test"
     steps: int = 240
-    eval_every: int = 20
+    eval_every: int = 30
     # Further overrides of the config `srpo_lab`.
     overrides: tuple[str, ...] = ()
     # A variant of the grading or the demonstration, see `grade`.
@@ -85,7 +86,7 @@ def run(spec: RunSpec, folder: Path, on_step: Callable[[int, float], None] = lam
     lines: list[dict[str, Any]] = [{"kind": "run", **asdict(spec)}, trainer.evaluate(0)]
     window: list[dict[str, float]] = []
     for step in range(1, spec.steps + 1):
-        metrics = trainer.step(measure_branches=step % spec.eval_every == 1)
+        metrics = trainer.step(measure_branches=step % BRANCHES_EVERY == 1)
         window.append(metrics)
         on_step(step, metrics["srpo/accuracy"])
         if step % spec.eval_every == 0:
