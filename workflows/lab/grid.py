@@ -15,32 +15,36 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 
 from workflows.lab.experiments import EXPERIMENTS, specs_of
 from workflows.lab.run import RunSpec, record_path, run
 
 
-def work(specs: Iterable[RunSpec], folder: Path) -> None:
-    """Do every run that is not done and not claimed by another process."""
-    for spec in specs:
-        path = record_path(folder, spec)
-        if path.exists():
-            continue
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path.with_suffix(".lock"), "w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                continue
+def work(specs: Sequence[RunSpec], folder: Path) -> None:
+    """Do every run that is not done; those of other processes are waited for, and done here if they failed."""
+    for block in (fcntl.LOCK_NB, 0):
+        for spec in specs:
+            path = record_path(folder, spec)
             if path.exists():
                 continue
-            clock, cpu = time.monotonic(), time.process_time()
-            print(f"{spec.name} starts", flush=True)
-            run(spec, folder)
-            wall = time.monotonic() - clock
-            print(f"{spec.name} done: {wall:.0f} s, {time.process_time() - cpu:.0f} s of CPU", flush=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with open(path.with_suffix(".lock"), "w") as lock:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | block)
+                except BlockingIOError:
+                    continue
+                if not path.exists():
+                    _timed(spec, folder)
+
+
+def _timed(spec: RunSpec, folder: Path) -> None:
+    clock, cpu = time.monotonic(), time.process_time()
+    print(f"{spec.name} starts", flush=True)
+    run(spec, folder)
+    wall = time.monotonic() - clock
+    print(f"{spec.name} done: {wall:.0f} s, {time.process_time() - cpu:.0f} s of CPU", flush=True)
 
 
 def main() -> None:
