@@ -23,6 +23,7 @@ ABLATIONS = {
     "sdpo_incorrect_only": "sdpo",
 }
 RATES = (1e-4, 2e-4, 5e-4)
+PUBLISHED_RATES = Path("docs/evidence/rates.json")
 RATE_SEEDS, MAIN_SEEDS, ABLATION_SEEDS = (100,), range(5), range(3)
 
 
@@ -79,10 +80,16 @@ def best_accuracy(path: Path) -> float:
     return max(line["accuracy"] for line in lines if line["kind"] == "eval" and line["step"] > 0)
 
 
+def reduced(_: Path) -> list[RunSpec]:
+    rates = json.loads(PUBLISHED_RATES.read_text())
+    return [RunSpec("main", method, rates[method], seed) for seed in MAIN_SEEDS[:2] for method in MAIN]
+
+
 EXPERIMENTS: dict[str, Callable[[Path], list[RunSpec]]] = {
     "learning_rates": learning_rates,
     "main": main,
     "ablations": ablations,
+    "reduced": reduced,
 }
 
 
