@@ -1,5 +1,7 @@
 # make demo    train a tiny model with SRPO on this machine's CPU, about five minutes
 # make walk    prepare, train, evaluate, report with a tiny model on this machine's CPU (docs/workflows.md)
+# make lab     GRPO, SDPO and SRPO with two seeds in the laboratory of docs/evidence.md; `make lab-full` all of it,
+#              `make lab-smollm2` SmolLM2-135M on arithmetic (hours, 13 GiB)
 # make test    every test; `make test-fast` leaves out those that start Ray and vLLM
 # make test-cluster    a run over a Ray cluster of two nodes (network namespaces; needs root), one of which is lost
 # make reproduce-demo  a grid of twelve tiny runs, killed half way and started again
@@ -22,13 +24,27 @@ BIN := $(VENV)/bin
 # Two OpenMP threads on a small, busy machine are slower than one.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo walk test test-fast test-cluster nightly reproduce-demo bench bench-check lint format venv lock clean distclean
+.PHONY: demo walk lab lab-full lab-smollm2 test test-fast test-cluster nightly reproduce-demo bench bench-check lint format venv lock clean distclean
 
 demo: venv
 	$(BIN)/python -m workflows.demo $(ARGS)
 
 walk: venv
 	PYTHON=$(BIN)/python examples/walk/walk.sh $(ARGS)
+
+lab: venv
+	$(BIN)/python -m workflows.lab.grid reduced --jobs 2 --folder runs/lab $(ARGS)
+	$(BIN)/python -m workflows.lab.evidence --records runs/lab/records --print
+
+# Compare with what is published: python -m workflows.lab.evidence --records runs/lab-full/records --print
+lab-full: venv
+	$(BIN)/python -m workflows.lab.grid learning_rates main ablations --jobs 2 --folder runs/lab-full $(ARGS)
+	$(BIN)/python -m workflows.lab.evidence --records runs/lab-full/records --print
+
+lab-smollm2: venv
+	$(BIN)/python examples/smollm2/prepare.py --out runs/smollm2/model
+	$(BIN)/python examples/smollm2/data.py arithmetic --out runs/smollm2
+	$(BIN)/python -m workflows.lab.through_verl smollm2 --steps 60 --seeds 0 1 $(ARGS)
 
 # A module's tests stay together: they share what is dear to make. Each run of the real stack takes 7 to 10 GiB.
 PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadscope
