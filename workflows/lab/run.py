@@ -10,7 +10,7 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -62,13 +62,16 @@ def record_path(folder: Path, spec: RunSpec) -> Path:
     return folder / "records" / f"{spec.name}.jsonl"
 
 
-def run(spec: RunSpec, folder: Path, on_step: Callable[[int, float], None] = lambda step, accuracy: None) -> Path:
-    """Build the start if needed, train, and write the record. A finished run is not repeated."""
+def run(spec: RunSpec, folder: Path, start: StartPolicy | None = None) -> Path:
+    """Build the start if needed (the seed's, if none is given), train, and write the record.
+
+    A finished run is not repeated.
+    """
     path = record_path(folder, spec)
     if path.exists():
         return path
     torch.set_num_threads(1)
-    start = StartPolicy(spec.seed)
+    start = start or StartPolicy(spec.seed)
     start_folder = folder / "start" / str(spec.seed)
     start_folder.mkdir(parents=True, exist_ok=True)
     with open(start_folder / ".lock", "w") as lock:
@@ -78,7 +81,7 @@ def run(spec: RunSpec, folder: Path, on_step: Callable[[int, float], None] = lam
     measured = folder / "records" / "start" / f"{spec.seed}.json"
     tokenizer = AutoTokenizer.from_pretrained(start_folder / "model")
     model = AutoModelForCausalLM.from_pretrained(start_folder / "model", attn_implementation="sdpa")
-    if not measured.exists():
+    if start == StartPolicy(spec.seed) and not measured.exists():
         write_text(measured, json.dumps(report(model.eval(), tokenizer, start)) + "\n")
     config = compose(spec.config_overrides())
     trainer = _Trainer(spec, config, Twin(model, config), tokenizer, start.tables(), start.questions())
@@ -88,7 +91,6 @@ def run(spec: RunSpec, folder: Path, on_step: Callable[[int, float], None] = lam
     for step in range(1, spec.steps + 1):
         metrics = trainer.step(measure_branches=step % BRANCHES_EVERY == 1)
         window.append(metrics)
-        on_step(step, metrics["srpo/accuracy"])
         if step % spec.eval_every == 0:
             lines.append({"kind": "train", "step": step, **_means(window)})
             lines.append(trainer.evaluate(step))

@@ -57,8 +57,8 @@ class StartPolicy:
     warm_up: WarmUp = field(default_factory=WarmUp)
 
     def record(self) -> dict:
-        """What the manifest keeps of it."""
-        return {"format": FORMAT, **asdict(self)}
+        """What the manifest keeps of it, as JSON gives it back."""
+        return json.loads(json.dumps({"format": FORMAT, **asdict(self)}))
 
     def tables(self) -> Tables:
         return Tables(self.p, self.seed)
