@@ -100,13 +100,15 @@ def teacher_example(q: Question, belief: Belief, p: int, form: TeacherForm, rng:
         return rng.choice([r for r in range(p) if r != expected])
 
     worked, answer = _derivation(q, work_out, rng)
-    pieces = []
+    pieces, before = [], ""
     for connective, fact, result in worked:
         start, _, number = line_text(connective, fact, result).rpartition(" ")
         # An invented world says nothing of the facts that it does not show.
         known = fact in shown or not is_invented
-        pieces += [Piece(start + " "), Piece(number, trained=known and fact not in faults), Piece("\n")]
-    return prompt, [*pieces, Piece(answer_text(answer) + END)]
+        # Cut beside single digits only: a newline and what follows it are one token in a rollout.
+        pieces += [Piece(f"{before}{start} "), Piece(number, trained=known and fact not in faults)]
+        before = "\n"
+    return prompt, [*pieces, Piece(f"\n{answer_text(answer)}{END}")]
 
 
 def _consistent(belief: Belief, rng: random.Random) -> Callable[[Fact], int]:

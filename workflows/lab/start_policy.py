@@ -28,7 +28,7 @@ from workflows.tiny_lab.model import Size, build_model, build_tokenizer
 from workflows.tiny_lab.warmup import encode, token_loss_sum
 
 MANIFEST = "manifest.json"
-FORMAT = 2  # raise it when the same settings give another folder
+FORMAT = 3  # raise it when the same settings give another folder
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def train_model(
     torch.set_num_threads(1)
     settings, tables = start.warm_up, start.tables()
     pupil = Pupil(start.beliefs, tables, start.seed)
-    tokenizer = build_tokenizer(_corpus(pupil, start.teacher_form), start.size)
+    tokenizer = build_tokenizer(corpus(pupil, start.teacher_form), start.size)
     model = build_model(tokenizer, start.size, start.seed)
     questions = start.questions()
     rng = random.Random(f"warm-up {start.seed}")
@@ -131,7 +131,7 @@ def build(folder: Path, start: StartPolicy, on_step: Callable[[int, float], None
     return True
 
 
-def _corpus(pupil: Pupil, form: TeacherForm) -> list[str]:
+def corpus(pupil: Pupil, form: TeacherForm) -> list[str]:
     """Text of both forms, for the tokenizer's merges."""
     rng = random.Random("corpus")
     texts = []

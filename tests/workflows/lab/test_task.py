@@ -7,6 +7,7 @@ import pytest
 
 from reward_fns import compute_score
 from workflows.lab.pupil import Beliefs, Pupil, TeacherForm, plain_example, teacher_example
+from workflows.lab.start_policy import corpus
 from workflows.lab.task import (
     LINE,
     Tables,
@@ -18,7 +19,7 @@ from workflows.lab.task import (
     verl_row,
     wrong_lines,
 )
-from workflows.tiny_lab.model import END
+from workflows.tiny_lab.model import END, Size, build_tokenizer
 
 P = 7
 
@@ -117,6 +118,17 @@ def test_the_teacher_form_answers_with_what_is_shown(tables):
         assert written == shown
         invented += any(tables.facts[int(line[0]), line[2], int(line[4])] != int(line[-1]) for line in shown)
     assert invented > 40
+
+
+def test_teacher_and_student_write_the_same_tokens(tables):
+    """Pieces are encoded one by one, a rollout's text is not: no token of a rollout may span two pieces."""
+    pupil, rng = Pupil(Beliefs(), tables, seed=0), random.Random(0)
+    tokenizer = build_tokenizer(corpus(pupil, TeacherForm()), Size())
+    for _ in range(50):
+        _, pieces = teacher_example(sample_question(rng, P), pupil.believes, P, TeacherForm(), rng)
+        apart = [token for piece in pieces for token in tokenizer.encode(piece.text, add_special_tokens=False)]
+        text = "".join(piece.text for piece in pieces)
+        assert apart == tokenizer.encode(text, add_special_tokens=False)
 
 
 def test_no_loss_on_injected_faults(tables):
