@@ -182,11 +182,24 @@ class Evidence:
         ]
         return _table(header, rows) if rows else "No run yet."
 
+    def through_verl(self) -> str:
+        """Validation of the same start policies, trained by the twin and by verl."""
+        rows = []
+        for path in sorted((self.folder / "through_verl" / "lab").glob("*.jsonl")):
+            lines = [json.loads(line) for line in path.read_text().splitlines()]
+            method, seed = lines[0]["method"], lines[0]["seed"]
+            twin = self.runs.get(method, {}).get(seed)
+            for line in lines:
+                if line["kind"] == "eval" and twin and any(e["step"] == line["step"] for e in twin.evals):
+                    ours = _percent(twin.at(line["step"]))
+                    rows.append([NAMES[method], str(seed), str(line["step"]), ours, _percent(line["accuracy"])])
+        return _table(["", "seed", "step", "twin", "verl"], rows) if rows else "Not run for this page."
+
     def _ordered(self) -> list[tuple[str, dict[int, Record]]]:
         return [(label, self.runs[label]) for label in NAMES if label in self.runs]
 
 
-TABLES = ("start", "rates", "main", "paired", "budgets", "dynamics", "cost")
+TABLES = ("start", "rates", "main", "paired", "budgets", "dynamics", "cost", "through_verl")
 
 
 def fill(page: str, evidence: Evidence) -> str:
