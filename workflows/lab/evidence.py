@@ -1,5 +1,6 @@
 """The tables and figures of docs/evidence.md, from the records; nothing in them is typed by hand.
 
+    python -m workflows.lab.evidence --publish runs/lab-full      # take its records into docs/evidence, renew the page
     python -m workflows.lab.evidence                       # rewrite the generated parts of docs/evidence.md
     python -m workflows.lab.evidence --records runs/lab/records --print      # the tables of another folder
 
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import mean
@@ -242,7 +244,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--records", type=Path, default=RECORDS, help="folder of records (default: %(default)s)")
     parser.add_argument("--print", action="store_true", help="print the tables and leave the page as it is")
+    parser.add_argument("--publish", type=Path, metavar="FOLDER", help="first copy the records of this folder to docs")
     args = parser.parse_args()
+    if args.publish:
+        shutil.copytree(
+            args.publish / "records", RECORDS, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.lock", "*.part")
+        )
     evidence = Evidence(args.records)
     if args.print:
         print("\n\n".join(getattr(evidence, name)() for name in TABLES))

@@ -63,7 +63,8 @@ def draw(evidence: Evidence, folder: Path) -> None:
         grid[1, 2].plot(places, [sum(c[x] for c in curves) / len(curves) for x in places], "--", color="tab:red")
         lines = grid[1, 2].get_lines()
         grid[1, 2].legend(lines, ["GRPO branch", "SDPO branch"], fontsize=8)
-    grid[0, 0].legend(fontsize=8)
+    if grid[0, 0].get_lines():
+        grid[0, 0].legend(fontsize=8)
     figure.savefig(folder / "curves.svg", metadata={"Date": None})
     plt.close(figure)
 
@@ -71,6 +72,7 @@ def draw(evidence: Evidence, folder: Path) -> None:
     panel(axes[0], ("srpo", "srpo_routing_only", "advantage_mix", "grpo"), accuracy("step"), "SRPO's ablations, %")
     panel(axes[1], ("sdpo", "sdpo_correct_only", "sdpo_incorrect_only", "srpo"), accuracy("step"), "parts of SDPO, %")
     for each in axes:
-        each.legend(fontsize=8)
+        if each.get_lines():
+            each.legend(fontsize=8)
     figure.savefig(folder / "ablations.svg", metadata={"Date": None})
     plt.close(figure)
