@@ -25,13 +25,15 @@ NAMES = {
     "grpo": "GRPO",
     "sdpo": "SDPO",
     "srpo": "SRPO",
+    "srpo_same_rate": "SRPO at GRPO's rate",
     "srpo_routing_only": "SRPO, routing only",
     "advantage_mix": "Advantage Mix",
     "sdpo_correct_only": "SDPO, correct only",
     "sdpo_incorrect_only": "SDPO, incorrect only",
 }
 BUDGETS = (0.1, 0.25, 0.5, 1.0)
-PAIRS = (("srpo", "grpo"), ("srpo", "sdpo"), ("sdpo", "grpo"))
+PAIRS = (("srpo", "grpo"), ("srpo", "sdpo"), ("sdpo", "grpo"), ("srpo_same_rate", "grpo"), ("srpo_same_rate", "sdpo"))
+EXPERIMENTS_SHOWN = ("main", "same_rate", "ablations")
 
 
 class Evidence:
@@ -39,7 +41,7 @@ class Evidence:
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self.records = [*read_records(folder / "main"), *read_records(folder / "ablations")]
+        self.records = [record for name in EXPERIMENTS_SHOWN for record in read_records(folder / name)]
         with_clock(self.records)
         self.runs = by_label(self.records)
 

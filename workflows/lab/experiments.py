@@ -2,6 +2,7 @@
 
 learning_rates  three rates for each main method, on seeds and on a split of held-out questions that nothing else uses
 main            GRPO, SDPO and SRPO on the test split, each at its chosen rate
+same_rate       SRPO at GRPO's rate, if the choice gave them different ones (added after the rates were known)
 ablations       variants of SDPO and SRPO, at the rate of the method they vary
 reduced         what `make lab` does: the main methods at the rates found in the full laboratory, two seeds
 """
@@ -82,6 +83,14 @@ def best_accuracy(path: Path) -> float:
     return max(line["accuracy"] for line in lines if line["kind"] == "eval" and line["step"] > 0)
 
 
+def same_rate(folder: Path) -> list[RunSpec]:
+    """SRPO at GRPO's rate: where the two rates differ, the methods must not differ by that alone."""
+    lr = chosen_rate(folder, "grpo")
+    if lr == chosen_rate(folder, "srpo"):
+        return []
+    return [RunSpec("same_rate", "srpo", lr, seed, label="srpo_same_rate") for seed in MAIN_SEEDS]
+
+
 def reduced(_: Path) -> list[RunSpec]:
     rates = json.loads(PUBLISHED_RATES.read_text())
     return [RunSpec("main", method, rates[method], seed) for seed in MAIN_SEEDS[:2] for method in MAIN]
@@ -90,6 +99,7 @@ def reduced(_: Path) -> list[RunSpec]:
 EXPERIMENTS: dict[str, Callable[[Path], list[RunSpec]]] = {
     "learning_rates": learning_rates,
     "main": main,
+    "same_rate": same_rate,
     "ablations": ablations,
     "reduced": reduced,
 }

@@ -11,7 +11,13 @@ from workflows.lab.results import Record
 if TYPE_CHECKING:
     from workflows.lab.evidence import Evidence
 
-COLOURS = {"grpo": "tab:blue", "sdpo": "tab:red", "srpo": "tab:green", "srpo_routing_only": "tab:olive"}
+COLOURS = {
+    "grpo": "tab:blue",
+    "sdpo": "tab:red",
+    "srpo": "tab:green",
+    "srpo_routing_only": "tab:olive",
+    "srpo_same_rate": "tab:cyan",
+}
 COLOURS |= {"advantage_mix": "tab:purple", "sdpo_correct_only": "tab:orange", "sdpo_incorrect_only": "tab:brown"}
 
 
@@ -69,7 +75,12 @@ def draw(evidence: Evidence, folder: Path) -> None:
     plt.close(figure)
 
     figure, axes = plt.subplots(1, 2, figsize=(12, 4), layout="constrained")
-    panel(axes[0], ("srpo", "srpo_routing_only", "advantage_mix", "grpo"), accuracy("step"), "SRPO's ablations, %")
+    panel(
+        axes[0],
+        ("srpo", "srpo_same_rate", "srpo_routing_only", "advantage_mix", "grpo"),
+        accuracy("step"),
+        "SRPO's ablations, %",
+    )
     panel(axes[1], ("sdpo", "sdpo_correct_only", "sdpo_incorrect_only", "srpo"), accuracy("step"), "parts of SDPO, %")
     for each in axes:
         if each.get_lines():
