@@ -30,10 +30,13 @@ NAMES = {
     "advantage_mix": "Advantage Mix",
     "sdpo_correct_only": "SDPO, correct only",
     "sdpo_incorrect_only": "SDPO, incorrect only",
+    "grpo_strict": "GRPO, strict verdict",
+    "sdpo_strict": "SDPO, strict verdict",
+    "srpo_strict": "SRPO, strict verdict",
 }
 BUDGETS = (0.1, 0.25, 0.5, 1.0)
 PAIRS = (("srpo", "grpo"), ("srpo", "sdpo"), ("sdpo", "grpo"), ("srpo_same_rate", "grpo"), ("srpo_same_rate", "sdpo"))
-EXPERIMENTS_SHOWN = ("main", "same_rate", "ablations")
+EXPERIMENTS_SHOWN = ("main", "same_rate", "ablations", "causes")
 
 
 class Evidence:

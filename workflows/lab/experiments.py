@@ -4,6 +4,7 @@ learning_rates  three rates for each main method, on seeds and on a split of hel
 main            GRPO, SDPO and SRPO on the test split, each at its chosen rate
 same_rate       SRPO at GRPO's rate, if the choice gave them different ones (added after the rates were known)
 ablations       variants of SDPO and SRPO, at the rate of the method they vary
+causes          the main methods at GRPO's rate with a verdict that wants every written line to be true
 reduced         what `make lab` does: the main methods at the rates found in the full laboratory, two seeds
 """
 
@@ -91,6 +92,16 @@ def same_rate(folder: Path) -> list[RunSpec]:
     return [RunSpec("same_rate", "srpo", lr, seed, label="srpo_same_rate") for seed in MAIN_SEEDS]
 
 
+def causes(folder: Path) -> list[RunSpec]:
+    """Are lucky siblings, that is right answers with a wrong line, what holds self-distillation back?"""
+    lr = chosen_rate(folder, "grpo")
+    return [
+        RunSpec("causes", method, lr, seed, strict=True, label=f"{method}_strict")
+        for seed in ABLATION_SEEDS
+        for method in MAIN
+    ]
+
+
 def reduced(_: Path) -> list[RunSpec]:
     rates = json.loads(PUBLISHED_RATES.read_text())
     return [RunSpec("main", method, rates[method], seed) for seed in MAIN_SEEDS[:2] for method in MAIN]
@@ -101,6 +112,7 @@ EXPERIMENTS: dict[str, Callable[[Path], list[RunSpec]]] = {
     "main": main,
     "same_rate": same_rate,
     "ablations": ablations,
+    "causes": causes,
     "reduced": reduced,
 }
 

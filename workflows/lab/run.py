@@ -45,8 +45,9 @@ class RunSpec:
     eval_every: int = 30
     # Further overrides of the config `srpo_lab`.
     overrides: tuple[str, ...] = ()
-    # A variant of the grading or the demonstration, see `grade`.
+    # The verdict also wants every written line to be true, so that no correct sibling was lucky.
     strict: bool = False
+    # The name in tables, if it is not the method's.
     label: str = ""
 
     @property
