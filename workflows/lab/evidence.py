@@ -13,7 +13,7 @@ import argparse
 import json
 import re
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from statistics import mean
 
@@ -94,7 +94,7 @@ class Evidence:
                 [
                     NAMES[label],
                     f"{found[0].spec['lr']:g}",
-                    str(len(found)),
+                    _listed(runs),
                     _spread([r.at(0) for r in found]),
                     _spread([r.best() for r in found]),
                     _spread([r.final for r in found]),
@@ -116,7 +116,7 @@ class Evidence:
         for one, other in pairs:
             seeds = sorted(self.runs.get(one, {}).keys() & self.runs.get(other, {}).keys())
             if seeds:
-                row = [f"{NAMES[one]} - {NAMES[other]}", str(len(seeds))]
+                row = [f"{NAMES[one]} - {NAMES[other]}", _listed(seeds)]
                 for measure in measures.values():
                     row.append(
                         _spread([measure(self.runs[one][s]) - measure(self.runs[other][s]) for s in seeds], sign=True)
@@ -129,13 +129,15 @@ class Evidence:
         complete = [label for label, _ in self._ordered() if label in MAIN]
         if len(complete) < len(MAIN):
             return "No run yet."
-        tables = []
+        seeds = sorted(set.intersection(*(set(self.runs[label]) for label in complete)))
+        tables = [f"On the seeds that all three have: {_listed(seeds)}."]
         for clock, name in (("clock", "CPU time"), ("tokens", "tokens"), ("step", "steps")):
-            ends = {label: mean(r.evals[-1][clock] for r in self.runs[label].values()) for label in complete}
+            ends = {label: mean(self.runs[label][s].evals[-1][clock] for s in seeds) for label in complete}
             limit = min(ends.values())
             rows = []
-            for label, runs in self._ordered():
-                cells = [_spread([r.best(part * limit, clock) for r in runs.values()]) for part in BUDGETS]
+            for label in complete:
+                runs = [self.runs[label][seed] for seed in seeds]
+                cells = [_spread([r.best(part * limit, clock) for r in runs]) for part in BUDGETS]
                 rows.append([NAMES[label], *cells])
             unit = {"clock": f"{limit:.0f} s", "tokens": f"{limit / 1e6:.2f} M", "step": f"{limit:.0f}"}[clock]
             header = [f"equal {name}: best within", *(f"{part:.0%} of {unit}" for part in BUDGETS)]
@@ -224,6 +226,10 @@ def fill(page: str, evidence: Evidence) -> str:
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _listed(seeds: Iterable[int]) -> str:
+    return ", ".join(str(seed) for seed in sorted(seeds))
 
 
 def _percent(value: float) -> str:

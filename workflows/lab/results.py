@@ -84,7 +84,7 @@ def with_clock(records: Sequence[Record]) -> None:
 
 
 def interval(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and half width of its 95 % t interval; NaN for a single value."""
-    if len(values) < 2:
+    """Mean and half width of its 95 % t interval; NaN below three values, where the interval says nothing."""
+    if len(values) < 3:
         return mean(values), math.nan
     return mean(values), T95[len(values) - 1] * stdev(values) / math.sqrt(len(values))

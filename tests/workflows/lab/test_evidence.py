@@ -50,6 +50,7 @@ def test_interval():
     assert middle == pytest.approx(0.638)
     assert half == pytest.approx(2.776 * np.std([0.61, 0.66, 0.58, 0.70, 0.64], ddof=1) / math.sqrt(5))
     assert math.isnan(interval([0.5])[1])
+    assert math.isnan(interval([0.5, 0.6])[1])
 
 
 @pytest.fixture
@@ -100,9 +101,9 @@ def test_paired_differences_and_budgets(folder):
         write_record(folder, spec, [0.4, 0.5 + gain, 0.6 + gain - 0.3 * (spec.method == "sdpo")])
     evidence = Evidence(folder / "records")
     paired = evidence.paired()
-    assert "| SRPO - GRPO | 5 | +10.0 ± 0.0 | +10.0 ± 0.0 | +10.0 ± 0.0 |" in paired
-    assert "| SDPO - GRPO | 5 | -5.0 ± 0.0 | -25.0 ± 0.0 | -10.0 ± 0.0 |" in paired
-    assert "| SRPO | 0.0002 | 5 | 40.0 ± 0.0 | 70.0 ± 0.0 | 70.0 ± 0.0 | 35.0 ± 0.0 |" in evidence.main()
+    assert "| SRPO - GRPO | 0, 1, 2, 3, 4 | +10.0 ± 0.0 | +10.0 ± 0.0 | +10.0 ± 0.0 |" in paired
+    assert "| SDPO - GRPO | 0, 1, 2, 3, 4 | -5.0 ± 0.0 | -25.0 ± 0.0 | -10.0 ± 0.0 |" in paired
+    assert "| SRPO | 0.0002 | 0, 1, 2, 3, 4 | 40.0 ± 0.0 | 70.0 ± 0.0 | 70.0 ± 0.0 | 35.0 ± 0.0 |" in evidence.main()
     # GRPO reads no teacher tokens: at its 2000 tokens the others are at their first validation.
     tokens = evidence.budgets().split("equal tokens")[1]
     assert "| SDPO | 40.0 ± 0.0 | 40.0 ± 0.0 | 40.0 ± 0.0 | 55.0 ± 0.0 |" in tokens
