@@ -1,4 +1,4 @@
-"""The figures of docs/evidence.md: mean over seeds, and the range between the lowest and the highest seed."""
+"""The figures of docs/evidence.md: mean and range over the seeds that all methods of a panel have."""
 
 from __future__ import annotations
 
@@ -34,10 +34,11 @@ def draw(evidence: Evidence, folder: Path) -> None:
     from workflows.lab.evidence import NAMES
 
     def panel(axes, labels: Sequence[str], points: Callable[[Record], dict[float, float]], title: str, xlabel="step"):
-        for label in labels:
-            if label not in evidence.runs:
-                continue
-            curves = [points(record) for record in evidence.runs[label].values()]
+        present = [label for label in labels if label in evidence.runs]
+        # Curves of different seeds cannot be compared: seeds differ more than methods do.
+        seeds = set.intersection(*(set(evidence.runs[label]) for label in present)) if present else set()
+        for label in present if seeds else []:
+            curves = [points(evidence.runs[label][seed]) for seed in sorted(seeds)]
             places = [x for x in curves[0] if all(x in curve for curve in curves)]
             values = [[curve[x] for curve in curves] for x in places]
             middle = [sum(column) / len(column) for column in values]

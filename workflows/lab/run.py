@@ -153,10 +153,10 @@ class _Trainer:
             rollout_log_probs=answers.log_probs,
         )
         metrics = routing_metrics(plan) | self.twin.step(batch, measure_branches=measure_branches)
-        seconds = time.process_time() - clock
+        seconds = time.process_time() - clock - metrics.pop("measuring_seconds", 0.0)
         sampled = sum(len(response) for response in answers.responses)
         taught = sum(len(prompts[row].input_ids) + len(answers.responses[row]) for row in prompts)
-        self.cpu_seconds += seconds - metrics.pop("measuring_seconds", 0.0)
+        self.cpu_seconds += seconds
         self.sampled_tokens += sampled
         self.teacher_tokens += taught
         lucky = answers.correct & ~answers.strict
