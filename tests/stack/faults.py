@@ -27,6 +27,11 @@ class FaultyRun(Run):
     seconds: float = 0.0  # from the injection (or the start, if there was none) to the end of the first process
     left_over: list[str] = field(default_factory=list)  # processes still alive TAKE_DOWN seconds after it
 
+    @property
+    def sentences(self) -> list[str]:
+        """What the run said of itself: the lines of its log with `srpo: `."""
+        return [line for line in self.log.splitlines() if "srpo: " in line]
+
 
 def kill(*names: str, signal: int = 9, which: int = 0) -> Injection:
     """Sends a signal to the `which`-th process whose title begins with one of `names`, by pid."""
@@ -87,7 +92,9 @@ def run_with_fault(
         while code is not None and tree.members() and time.monotonic() < gone_by:
             time.sleep(0.5)
         left_over = sorted(map(title, tree.members()))
-    return FaultyRun(folder, -9 if code is None else code, log.read_text(errors="replace"), seconds, left_over)
+    result = FaultyRun(folder, -9 if code is None else code, log.read_text(errors="replace"), seconds, left_over)
+    print(f"ended with {result.returncode} after {seconds:.1f} s", *result.sentences, sep="\n", flush=True)
+    return result
 
 
 def _lines(path: Path) -> int:

@@ -43,11 +43,10 @@ def bad_rows(folder: Path) -> Path:
 
 def check_end(result, *says: str, within: float = 60) -> None:
     """It ended by itself with an error, in time, said everything in `says`, and nothing of it is left."""
-    ours = [line for line in result.log.splitlines() if "srpo: " in line]
     assert result.returncode not in (0, -9), result.log[-4000:]
     assert result.seconds < within
     for words in says:
-        assert any(words in line for line in ours), "\n".join(ours) or result.log[-4000:]
+        assert any(words in line for line in result.sentences), "\n".join(result.sentences) or result.log[-4000:]
     assert result.left_over == []
 
 
