@@ -129,7 +129,10 @@ def named_failure(trainer: Any) -> Iterator[None]:
         trainer.watchdog.closing()
         stage = trainer.watchdog.failed_in or "the training loop"
         where = f"{stage} (step {getattr(trainer, 'global_steps', 0)}) failed"
-        lost = [describe(error)] if isinstance(remote_cause(error), ActorDiedError) else []
+        # A rank that dies makes the others fail too, and theirs may be the failure that came first.
+        lost = trainer.watchdog.deaths()
+        if not lost and isinstance(remote_cause(error), ActorDiedError):
+            lost = [describe(error)]
         if causes := [*lost, *waiting_failures()]:
             _say([f"{where}: {cause}" for cause in causes] + [newest_checkpoint(trainer)])
         else:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -27,24 +28,26 @@ class Heartbeats:
         self._asked: dict[str, tuple[ray.ObjectRef, float]] = {}
         self._pids: dict[str, int] = {}
         self._dead: dict[str, str] = {}
+        self._looking = threading.Lock()  # the watchdog's thread, and the driver once it has failed
 
     def look(self, actors: Mapping[str, Any]) -> list[str]:
         """Collect answers and ask again. Returns a sentence for each actor that died, now or before."""
-        for name, actor in actors.items():
-            if name in self._dead:
-                continue
-            if name not in self._asked:
-                self._asked[name] = (actor.__ray_call__.remote(_pid), time.monotonic())
-            reference, _ = self._asked[name]
-            if not ray.wait([reference], timeout=0)[0]:
-                continue
-            del self._asked[name]
-            try:
-                self._pids[name] = ray.get(reference)
-            except ActorDiedError as error:
-                self._dead[name] = f"{self._called(name)} is dead: {death(error)}"
-            except RayError:
-                continue  # unreachable for a moment: asked again next time
+        with self._looking:
+            for name, actor in actors.items():
+                if name in self._dead:
+                    continue
+                if name not in self._asked:
+                    self._asked[name] = (actor.__ray_call__.remote(_pid), time.monotonic())
+                reference, _ = self._asked[name]
+                if not ray.wait([reference], timeout=0)[0]:
+                    continue
+                del self._asked[name]
+                try:
+                    self._pids[name] = ray.get(reference)
+                except ActorDiedError as error:
+                    self._dead[name] = f"{self._called(name)} is dead: {death(error)}"
+                except RayError:
+                    continue  # unreachable for a moment: asked again next time
         return list(self._dead.values())
 
     def silent(self, *, longer_than: float) -> list[str]:

@@ -25,6 +25,8 @@ GRACE = 10.0
 # Seconds that a question to a process that may be the stuck one can take.
 PATIENCE = 5.0
 CLEANING_UP = 60.0
+# Seconds within which Ray has noticed a death, after a call failed because of it.
+NOTICED = 3.0
 
 T = TypeVar("T")
 
@@ -97,6 +99,13 @@ class Watchdog:
     def closing(self) -> None:
         """From now on the driver only cleans up after a failure, and has `CLEANING_UP` seconds for it."""
         self._stages = (Stage("cleaning up", time.monotonic(), "", CLEANING_UP),)
+
+    def deaths(self) -> list[str]:
+        """Which workers are dead, after something failed: perhaps because of that, and before Ray has noticed it."""
+        deadline = time.monotonic() + NOTICED
+        while not (found := within(PATIENCE, self._dead)) and time.monotonic() < deadline:
+            time.sleep(0.2)
+        return found or []
 
     def start(self) -> None:
         """Watch the calling thread. `interval: 0` switches everything off."""

@@ -77,6 +77,21 @@ def test_a_dead_worker_leaves_the_driver_its_grace_first():
         assert dog.reason_to_end() == ["gen (step 3) waits since 0 s, but vLLM server 0 is dead: killed"]
 
 
+def test_after_a_failure_a_death_that_ray_notices_late_is_found(monkeypatch):
+    monkeypatch.setattr("srpo_verl.training.watchdog.NOTICED", 5.0)
+    dead = []
+    dog, _ = watchdog()
+    dog._dead = lambda: list(dead)
+    threading.Timer(0.5, dead.append, ["actor worker, rank 1 (pid 7) is dead: killed"]).start()
+    assert dog.deaths() == ["actor worker, rank 1 (pid 7) is dead: killed"]
+
+
+def test_a_failure_without_a_death_is_not_held_up_for_long(monkeypatch):
+    monkeypatch.setattr("srpo_verl.training.watchdog.NOTICED", 0.1)
+    dog, _ = watchdog()
+    assert dog.deaths() == []
+
+
 def test_the_innermost_stage_is_what_failed():
     dog, _ = watchdog()
     with pytest.raises(KeyError), dog.stage("testing"):  # noqa: PT012
