@@ -13,9 +13,8 @@ from typing import Any, TypeVar
 
 import ray
 import transfer_queue as tq
-from ray.exceptions import ActorDiedError
 
-from srpo_verl.training.heartbeats import Heartbeats, describe, remote_cause
+from srpo_verl.training.heartbeats import DEATHS, Heartbeats, describe, remote_cause
 from srpo_verl.training.rollout_failures import waiting_failures
 from srpo_verl.training.watchdog import Watchdog
 
@@ -131,7 +130,7 @@ def named_failure(trainer: Any) -> Iterator[None]:
         where = f"{stage} (step {getattr(trainer, 'global_steps', 0)}) failed"
         # A rank that dies makes the others fail too, and theirs may be the failure that came first.
         lost = trainer.watchdog.deaths()
-        if not lost and isinstance(remote_cause(error), ActorDiedError):
+        if not lost and isinstance(remote_cause(error), DEATHS):
             lost = [describe(error)]
         if causes := [*lost, *waiting_failures()]:
             _say([f"{where}: {cause}" for cause in causes] + [newest_checkpoint(trainer)])

@@ -14,7 +14,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import ray
-from ray.exceptions import ActorDiedError, RayError, RayTaskError
+from ray.exceptions import ActorDiedError, OutOfMemoryError, RayError, RayTaskError
+
+# What every call to a dead actor raises; the second if Ray's memory monitor killed it, before the kernel had to.
+DEATHS = (ActorDiedError, OutOfMemoryError)
 
 
 def _pid(actor: Any) -> int:
@@ -44,7 +47,7 @@ class Heartbeats:
                 del self._asked[name]
                 try:
                     self._pids[name] = ray.get(reference)
-                except ActorDiedError as error:
+                except DEATHS as error:
                     self._dead[name] = f"{self._called(name)} is dead: {death(error)}"
                 except RayError:
                     continue  # unreachable for a moment: asked again next time
@@ -61,9 +64,12 @@ class Heartbeats:
         return f"{name} (pid {self._pids[name]})" if name in self._pids else name
 
 
-def death(error: ActorDiedError) -> str:
-    """Why Ray says an actor died, in a sentence."""
+def death(error: RayError) -> str:
+    """Why Ray says an actor died, in a sentence; `error` is one of `DEATHS`."""
     text = " ".join(str(error).split())
+    if isinstance(error, OutOfMemoryError):
+        used = re.search(r"[\d.]+GB used / [\d.]+GB limit", text)
+        return f"Ray killed it because the machine ran out of memory ({used[0] if used else text[:300]})"
     if "connection error code 2" in text or "SIGKILL" in text:
         return "its process was killed (by a signal, or the machine ran out of memory; `dmesg` tells)"
     detail = re.search(r"Worker exit detail: (.+?\.)(?: |$)", text)
@@ -78,7 +84,7 @@ def remote_cause(error: BaseException) -> BaseException:
 def describe(error: BaseException) -> str:
     """An exception in a sentence: of a remote call what it raised, of a dead actor its class and why it died."""
     error = remote_cause(error)
-    if isinstance(error, ActorDiedError):
+    if isinstance(error, DEATHS):
         name = re.search(r"class_name: (?:\S+\.)?(\w+)", str(error))
         return f"{name[1] if name else 'a worker'} is dead: {death(error)}"
     return f"{type(error).__name__}: {' '.join(str(error).split())}"

@@ -3,7 +3,7 @@
 from types import SimpleNamespace
 
 from omegaconf import OmegaConf
-from ray.exceptions import ActorDiedError, RayTaskError
+from ray.exceptions import ActorDiedError, OutOfMemoryError, RayTaskError
 
 from srpo_verl.training.driver_watch import newest_checkpoint, unfinished_prompts
 from srpo_verl.training.heartbeats import death, describe
@@ -66,3 +66,10 @@ def test_a_lost_worker_is_found_behind_a_remote_call():
     direct = describe(died(KILLED))
     assert direct.startswith("WorkerDict is dead: its process was killed")
     assert describe(RayTaskError("f", "traceback", died(KILLED))) == direct
+
+
+def test_rays_own_kill_for_want_of_memory_is_a_death():
+    error = OutOfMemoryError("1 worker(s) were killed. Memory on the node was 23.10GB used / 23.54GB limit (0.98)")
+    says = "a worker is dead: Ray killed it because the machine ran out of memory (23.10GB used / 23.54GB limit)"
+    assert describe(error) == says
+    assert describe(RayTaskError("f", "traceback", error)) == says

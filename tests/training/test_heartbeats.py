@@ -1,6 +1,7 @@
 """Signs of life of real Ray actors: one that answers, one that is busy, one that is killed."""
 
 import os
+import re
 import signal
 import time
 
@@ -48,3 +49,33 @@ def test_the_dead_and_the_busy_are_told_apart(actors):
     ]
     assert heartbeats.look(actors) == dead  # told again
     assert idle is not None
+
+
+def test_an_actor_killed_by_rays_memory_monitor_is_dead():
+    """Its calls raise OutOfMemoryError, which is no ActorDiedError, for ever."""
+
+    class Worker:
+        pass
+
+    ray.init(
+        address="local",
+        num_cpus=2,
+        include_dashboard=False,
+        log_to_driver=False,
+        runtime_env={"env_vars": {"PYTHONPATH": os.getcwd()}},
+        _system_config={"memory_usage_threshold": 0.01, "memory_monitor_refresh_ms": 200},
+    )
+    try:
+        actors = {"agent loop worker 0": ray.remote(num_cpus=0)(Worker).remote()}
+        heartbeats = Heartbeats()
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and not (dead := heartbeats.look(actors)):
+            time.sleep(0.2)
+        assert len(dead) == 1
+        assert re.fullmatch(
+            r"agent loop worker 0( \(pid \d+\))? is dead: Ray killed it because the machine ran out of memory "
+            r"\([\d.]+GB used / [\d.]+GB limit\)",
+            dead[0],
+        )
+    finally:
+        ray.shutdown()
