@@ -54,7 +54,7 @@ def check_end(result, *says: str, within: float = 60) -> None:
     ("process", "says"),
     [
         pytest.param("ray::SRPOAgentLoop", "is dead: its process was killed", id="agent loop worker"),
-        pytest.param("VLLM::EngineCore", "rollouts failed", id="vLLM engine", marks=nightly),
+        pytest.param("VLLM::EngineCore", "rollouts failed", id="vLLM engine"),
         pytest.param("ray::RewardLoopWorker", "rollouts failed", id="reward worker", marks=nightly),
         pytest.param("ray::WorkerDict", "is dead: its process was killed", id="actor"),
         pytest.param("ray::vLLMHttpServer", "is dead: its process was killed", id="vLLM server", marks=nightly),
@@ -82,8 +82,7 @@ def test_the_trainers_own_process_killed(stack_model, tmp_path):
     assert result.left_over == []
 
 
-@pytest.mark.nightly
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGTERM, marks=nightly), signal.SIGKILL])
 def test_the_main_process_takes_everything_with_it(number, stack_model, tmp_path):
     result = run_with_fault(tmp_path, stack_model, inject=lambda tree: tree.process.send_signal(number))
     assert result.returncode != 0
@@ -111,7 +110,6 @@ def test_rollouts_that_never_come_are_named_by_uid(stack_model, tmp_path):
     )
 
 
-@pytest.mark.nightly
 def test_a_reward_worker_that_hangs_is_named(stack_model, tmp_path):
     overrides = ["reward.custom_reward_function.name=stuck", "srpo.watchdog.reward=20", WATCH]
     result = run_with_fault(tmp_path, stack_model, overrides=overrides)
@@ -126,7 +124,6 @@ def test_an_agent_loop_that_raises_is_named(stack_model, tmp_path):
     check_end(result, says, "ZeroDivisionError: a bug in this agent loop", within=math.inf)
 
 
-@pytest.mark.nightly
 def test_bad_responses_verdicts_and_rows_are_counted_and_trained_around(stack_model, tmp_path):
     """Half of the rollouts have no usable response (a kind each), half of the others no usable verdict."""
     overrides = [
