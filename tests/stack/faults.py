@@ -12,8 +12,9 @@ import psutil
 from tests.stack.launch import Run, command, settings
 from workflows.process_tree import ProcessTree
 
-# How long the family of a run may take to disappear by itself after its first process has ended.
-TAKE_DOWN = 60.0
+# How long the family of a run may take to disappear by itself after its first process has ended. When that one got
+# SIGKILL, Ray's two agents go last: they look for Ray's dead control service for 60 s.
+TAKE_DOWN = 100.0
 # How long it may take to train the first step, on a machine that does other things as well.
 START = 400.0
 
@@ -25,6 +26,7 @@ class FaultyRun(Run):
     """A run that ended, by itself or because its time was up (returncode -9)."""
 
     seconds: float = 0.0  # from the injection (or the start, if there was none) to the end of the first process
+    gone_after: float = 0.0  # seconds from there until the last process of the family was gone
     left_over: list[str] = field(default_factory=list)  # processes still alive TAKE_DOWN seconds after it
 
     @property
@@ -88,12 +90,13 @@ def run_with_fault(
                 each_step(tree, step)
             time.sleep(0.2)
         seconds, code = time.monotonic() - start, tree.poll()
-        gone_by = time.monotonic() + TAKE_DOWN
-        while code is not None and tree.members() and time.monotonic() < gone_by:
+        end = time.monotonic()
+        while code is not None and tree.members() and time.monotonic() < end + TAKE_DOWN:
             time.sleep(0.5)
-        left_over = sorted(map(title, tree.members()))
-    result = FaultyRun(folder, -9 if code is None else code, log.read_text(errors="replace"), seconds, left_over)
-    print(f"ended with {result.returncode} after {seconds:.1f} s", *result.sentences, sep="\n", flush=True)
+        gone_after, left_over = time.monotonic() - end, sorted(map(title, tree.members()))
+    code = -9 if code is None else code
+    result = FaultyRun(folder, code, log.read_text(errors="replace"), seconds, gone_after, left_over)
+    print(f"ended with {code} after {seconds:.1f} s, nothing left {gone_after:.1f} s later", *result.sentences, sep="\n")
     return result
 
 

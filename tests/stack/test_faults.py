@@ -82,7 +82,8 @@ def test_the_trainers_own_process_killed(stack_model, tmp_path):
     assert result.left_over == []
 
 
-@pytest.mark.parametrize("number", [pytest.param(signal.SIGTERM, marks=nightly), signal.SIGKILL])
+@pytest.mark.nightly
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_the_main_process_takes_everything_with_it(number, stack_model, tmp_path):
     result = run_with_fault(tmp_path, stack_model, inject=lambda tree: tree.process.send_signal(number))
     assert result.returncode != 0
