@@ -96,7 +96,7 @@ def run_with_fault(
         gone_after, left_over = time.monotonic() - end, sorted(map(title, tree.members()))
     code = -9 if code is None else code
     result = FaultyRun(folder, code, log.read_text(errors="replace"), seconds, gone_after, left_over)
-    print(f"ended with {code} after {seconds:.1f} s, nothing left {gone_after:.1f} s later", *result.sentences, sep="\n")
+    print(f"ended with {code} after {seconds:.1f} s, left over for {gone_after:.1f} s", *result.sentences, sep="\n")
     return result
 
 
