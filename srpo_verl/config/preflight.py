@@ -39,10 +39,23 @@ class Preflight(Callback):
         for warning in warnings:
             print(f"srpo: warning: {warning}", file=sys.stderr)
         _refuse(problems)
+        self._resume(config)
         from srpo_verl.training.run_record import differences_from_paper
 
         for key, (paper, here) in differences_from_paper(config).items():
             print(f"srpo: differs from the paper's Table 3: {key} = {here} (paper: {paper})")
+
+    def _resume(self, config: DictConfig) -> None:
+        """Say from where the run goes on; end here if it cannot (exit code 2) or if nothing is left to train (0)."""
+        from srpo_verl.training.resume import plan_resume
+
+        plan = plan_resume(config, settings(config.srpo))
+        for note in plan.notes:
+            print(f"srpo: warning: {note}", file=sys.stderr)
+        _refuse(plan.problems)
+        if plan.finished:
+            print(f"srpo: {plan.finished}", file=sys.stderr)
+            raise SystemExit(0)
 
 
 def _refuse(problems: list[str]) -> None:
@@ -102,6 +115,10 @@ def _combinations(config: DictConfig, srpo: SRPOConfig) -> Iterator[str]:
             "algorithm.rollout_correction.rollout_is needs the rollout engine's log-probs: set "
             "actor_rollout_ref.rollout.calculate_log_probs=true"
         )
+    if config.trainer.default_hdfs_dir is not None:
+        yield "trainer.default_hdfs_dir: verl 0.9.1 copies no FSDP checkpoint there; set it to null and copy the folder"
+    if actor.checkpoint.get("async_save", False):
+        yield "actor_rollout_ref.actor.checkpoint.async_save=true is Megatron's; set it to false"
     if not srpo.distils:
         return
     if rollout.n < 2:
@@ -187,6 +204,13 @@ def _model(config: DictConfig, srpo: SRPOConfig) -> Iterator[str]:
 
 def _warnings(config: DictConfig, srpo: SRPOConfig) -> Iterator[str]:
     rollout, data = config.actor_rollout_ref.rollout, config.data
+    contents = config.actor_rollout_ref.actor.checkpoint
+    for key in ("save_contents", "load_contents"):
+        if lacking := {"model", "optimizer", "extra"} - set(contents[key]):
+            yield (
+                f"actor_rollout_ref.actor.checkpoint.{key} lacks {', '.join(sorted(lacking))}: a resumed run is not "
+                "the run that was interrupted"
+            )
     if not srpo.distils:
         return
     from srpo_verl.training.teacher_prompts import TEMPLATE_TOKENS, max_teacher_prompt_length

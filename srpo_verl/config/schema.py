@@ -13,6 +13,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from srpo_verl.config.safety import CheckpointConfig, GuardsConfig
+
 ROWS = ("incorrect", "correct", "all", "none")
 POLICY_GRADIENT = ("unrouted", "all", "none")
 TEACHERS = ("ema", "frozen", "live", "trust_region")
@@ -95,7 +97,11 @@ class SRPOConfig:
     poll_interval: float = 2.0
     # Least and greatest score of a verdict; one outside counts nowhere. null: any finite number.
     score_range: list[float] | None = field(default_factory=lambda: [0.0, 1.0])
+    # Give every rollout a seed of its own, from the run's seed, the step, the prompt and the sample's number.
+    seeded_rollouts: bool = False
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    guards: GuardsConfig = field(default_factory=GuardsConfig)
     watchdog: WatchdogConfig = field(default_factory=WatchdogConfig)
 
     def __post_init__(self) -> None:
@@ -123,6 +129,11 @@ class SRPOConfig:
         for key, value in (("beta", self.beta), ("grad_norm_freq", self.grad_norm_freq)):
             if not value >= 0:
                 yield f"srpo.{key}={value} must not be negative"
+        for key, value in vars(self.guards).items():
+            if value < (1 if key == "window" else 0):
+                yield f"srpo.guards.{key}={value} must not be negative (0 switches it off)"
+        if self.checkpoint.max_failures < 1:
+            yield f"srpo.checkpoint.max_failures={self.checkpoint.max_failures} must be at least 1"
         for key, value in (("ratio_clip", self.ratio_clip), ("poll_interval", self.poll_interval)):
             if not value > 0:
                 yield f"srpo.{key}={value} must be positive"

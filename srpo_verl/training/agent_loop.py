@@ -7,6 +7,7 @@ poison the means of the batch. Here such a rollout gets score 0 and counts nowhe
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 
 import ray
@@ -16,6 +17,7 @@ from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ, AgentLoopWorke
 from srpo_verl.config import settings
 from srpo_verl.core import checked_verdict
 from srpo_verl.training.rollout_failures import note_failure
+from srpo_verl.training.rollout_seeds import rollout_seed
 
 # Key of the grader's info under which the driver finds what was wrong with a verdict.
 BAD_SCORE = "bad_score"
@@ -39,11 +41,22 @@ class SRPOAgentLoopWorker(AgentLoopWorkerTQ.__ray_metadata__.modified_class):
     async def _run_agent_loop(
         self, sampling_params: dict[str, Any], trajectory: dict[str, Any], *, uid: str, session_id: int, **kwargs: Any
     ) -> Any:
+        if self.srpo.seeded_rollouts:
+            seed = self._seed(trajectory, uid, session_id, kwargs)
+            sampling_params = {**sampling_params, "seed": seed}
         try:
             return await super()._run_agent_loop(sampling_params, trajectory, uid=uid, session_id=session_id, **kwargs)
         except Exception as error:
             await note_failure(uid, session_id, error, validate=trajectory["validate"])
             raise
+
+    def _seed(self, trajectory: dict[str, Any], uid: str, session_id: int, row: dict[str, Any]) -> int:
+        """vLLM's own sampling state dies with its process; this makes a resumed run draw what it would have drawn."""
+        prompt = uid
+        if trajectory["validate"]:  # its uids are random
+            prompt = f"validation {row.get('index')} {json.dumps(row['raw_prompt'], sort_keys=True, default=str)}"
+        run = self.config.actor_rollout_ref.rollout.seed
+        return rollout_seed(run=run, step=int(trajectory["step"]), prompt=prompt, sample=session_id)
 
     async def _compute_score(self, outputs: list[AgentLoopOutput], kwargs: dict) -> None:
         final = outputs[-1]

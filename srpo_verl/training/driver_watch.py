@@ -14,6 +14,8 @@ from typing import Any, TypeVar
 import ray
 import transfer_queue as tq
 
+from srpo_verl.training.checkpoint_store import CheckpointError, complete
+from srpo_verl.training.guards import TrainingStoppedError
 from srpo_verl.training.heartbeats import DEATHS, Heartbeats, describe, remote_cause
 from srpo_verl.training.rollout_failures import waiting_failures
 from srpo_verl.training.watchdog import Watchdog
@@ -128,6 +130,9 @@ def named_failure(trainer: Any) -> Iterator[None]:
         trainer.watchdog.closing()
         stage = trainer.watchdog.failed_in or "the training loop"
         where = f"{stage} (step {getattr(trainer, 'global_steps', 0)}) failed"
+        if isinstance(error, TrainingStoppedError | CheckpointError):
+            _say([str(error), newest_checkpoint(trainer)])
+            raise
         # A rank that dies makes the others fail too, and theirs may be the failure that came first.
         lost = trainer.watchdog.deaths()
         if not lost and isinstance(remote_cause(error), DEATHS):
@@ -141,10 +146,10 @@ def named_failure(trainer: Any) -> Iterator[None]:
 
 def newest_checkpoint(trainer: Any) -> str:
     """What a resumed run will go on from."""
-    marker = Path(trainer.config.trainer.default_local_dir) / "latest_checkpointed_iteration.txt"
-    if not marker.is_file():
+    whole = complete(Path(trainer.config.trainer.default_local_dir))
+    if not whole:
         return "there is no checkpoint yet, so the steps of this start are lost"
-    return f"the newest checkpoint is of step {marker.read_text().strip()}; the steps after it are lost"
+    return f"the newest checkpoint is of step {whole[-1].step}; the steps after it are lost"
 
 
 def end_process(report: list[str]) -> None:

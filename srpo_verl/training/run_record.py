@@ -65,7 +65,7 @@ def write_run_record(config: DictConfig) -> str:
     record = {
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "python": sys.version.split()[0],
-        "versions": {name: version for name in PACKAGES if (version := _version(name))},
+        "versions": {name: version for name in PACKAGES if (version := package_version(name))},
         "seeds": {key: OmegaConf.select(config, key) for key in ("data.seed", "actor_rollout_ref.rollout.seed")},
         "git": _git_state(),
         "differs_from_table_3": differences_from_paper(config),
@@ -77,7 +77,7 @@ def write_run_record(config: DictConfig) -> str:
     return folder
 
 
-def _version(name: str) -> str | None:
+def package_version(name: str) -> str | None:
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:

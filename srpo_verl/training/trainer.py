@@ -19,12 +19,12 @@ import torch
 from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.utils import Role
 from verl.trainer.ppo.v1.trainer_base import register_trainer
-from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from verl.utils.debug import marked_timer
 
 from srpo_verl.config import settings
 from srpo_verl.core import TeacherPrompt
 from srpo_verl.training.driver_watch import build_watchdog, named_failure, watched
+from srpo_verl.training.durable_trainer import DurableTrainer
 from srpo_verl.training.fields import ROUTED, TOKEN_WEIGHTS, flags, jagged, require
 from srpo_verl.training.objective import METRIC_SCALE
 from srpo_verl.training.queue import entries, get_fields, put_fields
@@ -45,7 +45,7 @@ from srpo_verl.training.worker import ANY_ROUTED, COLLECT_TOPK, MEASURE_BRANCHES
 
 @register_trainer("srpo")
 @watched
-class SRPOTrainer(PPOTrainerSync):
+class SRPOTrainer(DurableTrainer):
     """Synchronous trainer whose failed rollouts with a correct sibling are distilled."""
 
     plan: RoutingPlan

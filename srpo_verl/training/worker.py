@@ -7,6 +7,7 @@ the checkpoint, in the folder `teacher` beside `actor`.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -76,21 +77,23 @@ class SRPOWorker(ActorRolloutRefWorker):
         tu.assign_non_tensor(data, distillation_use_topk=any_routed)
         norms = branch_gradient_norms(self.actor, self.objective, data) if any_routed and measure else {}
         output = super().update_actor(data)
-        extra = dict(norms)
+        # verl leaves the weights alone where the gradient is not finite. The norm is that of all ranks.
+        skipped = [not math.isfinite(norm) for norm in tu.get(output, "metrics")["grad_norm"]]
+        extra = {**norms, "srpo/skipped_updates": float(sum(skipped))}
         if self.teacher is not None:
-            if self.srpo.teacher.kind == "ema":
+            if self.srpo.teacher.kind == "ema" and not all(skipped):
                 move_towards(self.teacher.engine.module, self.actor.engine.module, rate=self.srpo.teacher.ema_rate)
             extra["srpo/teacher_distance"] = distance(self.teacher.engine.module, self.actor.engine.module)
-        if output is not None:
-            tu.assign_non_tensor(output, metrics={**tu.get(output, "metrics"), **extra})
+        tu.assign_non_tensor(output, metrics={**tu.get(output, "metrics"), **extra})
         return output
 
     @register(dispatch_mode=Dispatch.ONE_TO_ALL)
     def save_checkpoint(self, local_path, hdfs_path=None, global_step=0, max_ckpt_to_keep=None):
-        super().save_checkpoint(local_path, hdfs_path, global_step, max_ckpt_to_keep)
+        # verl would remove old checkpoints before the new one is whole; the trainer does it after.
+        super().save_checkpoint(local_path, hdfs_path, global_step, None)
         if teacher := self._moving_teacher():
             remote = _beside(hdfs_path) if hdfs_path else None
-            teacher.save_checkpoint(_beside(local_path), remote, global_step, max_ckpt_to_keep)
+            teacher.save_checkpoint(_beside(local_path), remote, global_step, None)
 
     @register(dispatch_mode=Dispatch.ONE_TO_ALL)
     def load_checkpoint(self, local_path, hdfs_path=None, del_local_after_load=False):

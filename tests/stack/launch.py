@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,7 +56,7 @@ class Run:
 
 def write_data(folder: Path, rows: int = 32, *, rollouts: Sequence[int] | None = None) -> Path:
     """A data set of `rows` prompts; `rollouts` gives the number of rollouts of each prompt, in turn."""
-    path = folder / ("data.parquet" if rollouts is None else "unequal.parquet")
+    path = folder / (f"data_{rows}.parquet" if rollouts is None else "unequal.parquet")
     if not path.exists():
         records = [
             {
@@ -81,8 +82,12 @@ def run(
     overrides: Sequence[str] = (),
     environment: dict[str, str] | None = None,
     timeout: float = 400,
+    kill_after_step: int | None = None,
 ) -> Run:
-    """Train `steps` steps into `folder`. Kills the whole process group at `timeout` seconds (returncode -9)."""
+    """Train `steps` steps into `folder`. Kills the whole process group at `timeout` seconds (returncode -9).
+
+    `kill_after_step`: SIGKILL to the driver and everything of it as soon as that step has been logged.
+    """
     log = folder / "log.txt"
     arguments = command(folder, model, config=config, steps=steps, overrides=overrides)
     with open(log, "w") as file:
@@ -95,7 +100,7 @@ def run(
             start_new_session=True,
         )
         try:
-            returncode = process.wait(timeout)
+            returncode = _wait(process, timeout, folder / "metrics.jsonl", kill_after_step)
         except subprocess.TimeoutExpired:
             returncode = -signal.SIGKILL
         finally:
@@ -155,6 +160,18 @@ def settings(folder: Path, environment: dict[str, str] | None = None) -> dict[st
     result.pop("PYTHONDONTWRITEBYTECODE", None)
     result.update(environment or {})
     return result
+
+
+def _wait(process: subprocess.Popen, timeout: float, metrics: Path, kill_after_step: int | None) -> int:
+    if kill_after_step is None:
+        return process.wait(timeout)
+    deadline = time.monotonic() + timeout
+    while process.poll() is None and time.monotonic() < deadline:
+        if metrics.exists() and f'"step": {kill_after_step},' in metrics.read_text():
+            _kill_group(process.pid)
+            break
+        time.sleep(0.05)
+    return process.wait(max(0.1, deadline - time.monotonic()))
 
 
 def _kill_group(pid: int) -> None:

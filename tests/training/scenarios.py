@@ -96,7 +96,8 @@ def fields_and_gradients(worker: Any, rank: int, world: int, payload: dict[str, 
 def train(worker: Any, rank: int, world: int, payload: dict[str, Any]) -> dict[str, Any]:
     """`payload["steps"]` real updates; returns the actor's and the teacher's weights after each, and the metrics."""
     history = []
-    for step in range(payload["steps"]):
+    first = payload.get("first", 0)
+    for step in range(first, first + payload["steps"]):
         batch = build.make_batch(vocabulary=VOCABULARY, srpo=worker.srpo, seed=step, **payload.get("batch", {}))
         fields = step_fields(worker, batch)
         data = build.update_batch(
@@ -160,6 +161,42 @@ def save_and_load(worker: Any, rank: int, world: int, payload: dict[str, Any]) -
     worker.load_checkpoint(payload["folder"] + "/actor")
     loaded = weights(worker.actor.engine.module), weights(worker.teacher.engine.module)
     return {"saved": saved, "moved": moved, "loaded": loaded}
+
+
+def train_from(worker: Any, rank: int, world: int, payload: dict[str, Any]) -> dict[str, Any]:
+    """Steps 2 and 3: after steps 0 and 1 and a save into the folder, or (`load`) after loading from there."""
+    actor = payload["folder"] + "/actor"
+    if payload["load"]:
+        worker.load_checkpoint(actor)
+    else:
+        train(worker, rank, world, {"steps": 2})
+        worker.save_checkpoint(actor, None, 2)
+    last = train(worker, rank, world, {"steps": 2, "first": 2})["history"][-1]
+    optimizer = worker.actor.engine.optimizer.state_dict()["state"].values()
+    return {
+        **last,
+        "optimizer": [{name: full(value) for name, value in state.items()} for state in optimizer],
+        "lr": worker.actor.engine.lr_scheduler.get_last_lr(),
+        "random": torch.rand(4),
+    }
+
+
+def nonfinite_gradient(worker: Any, rank: int, world: int, payload: dict[str, Any]) -> dict[str, Any]:
+    """One good step, then one whose first of two mini-batches (or both) has a gradient of NaN."""
+    train(worker, rank, world, {"steps": 1})
+    before = weights(worker.actor.engine.module), weights(worker.teacher.engine.module)
+    calls, step = 0, worker.actor.engine.optimizer_step
+
+    def poisoned():
+        nonlocal calls
+        calls += 1
+        if calls in payload["poisoned"]:
+            next(worker.actor.engine.module.parameters()).grad.mul_(float("nan"))
+        return step()
+
+    worker.actor.engine.optimizer_step = poisoned
+    last = train(worker, rank, world, {"steps": 1, "first": 1, "mini_batch_size": 8})["history"][-1]
+    return {**last, "before": before, "updates": calls}
 
 
 def teacher_answers(worker: Any, rank: int, world: int, payload: dict[str, Any]) -> dict[str, Any]:

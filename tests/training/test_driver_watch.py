@@ -5,6 +5,7 @@ from types import SimpleNamespace
 from omegaconf import OmegaConf
 from ray.exceptions import ActorDiedError, OutOfMemoryError, RayTaskError
 
+from srpo_verl.training.checkpoint_store import begin, finish
 from srpo_verl.training.driver_watch import newest_checkpoint, unfinished_prompts
 from srpo_verl.training.heartbeats import death, describe
 
@@ -37,7 +38,9 @@ def test_many_unfinished_prompts_are_counted():
 def test_the_newest_checkpoint_is_named(tmp_path):
     trainer = SimpleNamespace(config=OmegaConf.create({"trainer": {"default_local_dir": str(tmp_path)}}))
     assert newest_checkpoint(trainer) == "there is no checkpoint yet, so the steps of this start are lost"
-    (tmp_path / "latest_checkpointed_iteration.txt").write_text("40")
+    begin(tmp_path / "global_step_40", 40)
+    finish(tmp_path / "global_step_40", step=40, run="run")
+    begin(tmp_path / "global_step_50", 50)  # a save that was interrupted
     assert newest_checkpoint(trainer) == "the newest checkpoint is of step 40; the steps after it are lost"
 
 

@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from srpo_verl.training.checkpoint_store import complete
 from workflows.run_reader import METRICS, STARTS
 from workflows.verl_run import RunFiles
 
@@ -71,9 +72,9 @@ def claim_run(folder: Path, *, resume: bool, fresh: bool) -> TrainFiles:
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
-    """The `global_step_N` with the largest N."""
-    steps = [place for place in folder.glob("global_step_*") if place.is_dir()]
-    return max(steps, key=lambda place: int(place.name.rpartition("_")[2]), default=None)
+    """The `global_step_N` that a resumed run goes on from: the last that was completed."""
+    whole = complete(folder)
+    return whole[-1].folder if whole else None
 
 
 def _starts(folder: Path) -> list[Path]:

@@ -4,6 +4,7 @@ import os
 import sys
 from pathlib import Path
 
+from srpo_verl.training import checkpoint_store
 from tests.workflows import fake_trainer
 
 
@@ -12,7 +13,8 @@ def main(folder: Path, ending: str, steps: int, name: str) -> None:
     start = folder / "srpo_run" / name
     start.mkdir(parents=True)
     (start / "config.yaml").write_text("data: {seed: 1}\n")
-    (folder / f"global_step_{steps}").mkdir(exist_ok=True)
+    checkpoint_store.begin(folder / f"global_step_{steps}", steps)
+    checkpoint_store.finish(folder / f"global_step_{steps}", step=steps, run="run")
     os.environ["VERL_FILE_LOGGER_PATH"] = str(start / "metrics.jsonl")
     fake_trainer.main(ending, steps)
 

@@ -12,6 +12,7 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
+from srpo_verl.training import checkpoint_store
 from workflows.cli import app
 from workflows.compose_config import ConfigError, compose_config
 from workflows.run_reader import read_run
@@ -80,11 +81,13 @@ def test_folders_that_are_no_run(tmp_path):
         claim_run(tmp_path / "notes.txt", resume=False, fresh=False)
 
 
-def test_the_newest_checkpoint_is_that_of_the_largest_step(tmp_path):
+def test_the_newest_checkpoint_is_the_last_complete_one(tmp_path):
     assert newest_checkpoint(tmp_path) is None
-    for step in (2, 10, 9):
-        (tmp_path / f"global_step_{step}").mkdir()
-    assert newest_checkpoint(tmp_path) == tmp_path / "global_step_10"
+    for step in (2, 9, 10):
+        checkpoint_store.begin(tmp_path / f"global_step_{step}", step)
+        if step < 10:
+            checkpoint_store.finish(tmp_path / f"global_step_{step}", step=step, run="run")
+    assert newest_checkpoint(tmp_path) == tmp_path / "global_step_9"
 
 
 def test_the_childs_environment(tmp_path):

@@ -1,0 +1,105 @@
+"""Six steps at once, and six steps with a SIGKILL in between, are the same run."""
+
+import json
+
+import pytest
+import torch
+
+from tests.stack.launch import Run, run, write_data
+
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(3000)]
+
+# One request at a time and no cached prefixes: a rollout's logits do not depend on what else vLLM is computing.
+EXACT = [
+    "srpo.seeded_rollouts=true",
+    "actor_rollout_ref.rollout.max_num_seqs=1",
+    "actor_rollout_ref.rollout.enable_prefix_caching=false",
+    "srpo.grad_norm_freq=2",
+    "trainer.save_freq=3",
+    "trainer.test_freq=3",
+    "trainer.resume_mode=auto",
+]
+# What a clock or the machine decides.
+MEASURED = ("timing", "perf/", "training/epoch_time")
+
+
+@pytest.fixture(scope="module")
+def runs(stack_model, tmp_path_factory):
+    """`whole`: 6 steps. `first`: killed when step 4 was logged. `second`: the same command again."""
+    folder = tmp_path_factory.mktemp("resume")
+    data = write_data(stack_model.parent, rows=16)  # an epoch is four steps: the resumed part crosses into the second
+    overrides = [*EXACT, f"data.train_files={data}", f"data.val_files={data}"]
+    whole = run(folder / "whole", stack_model, steps=6, overrides=overrides, timeout=900)
+    assert whole.returncode == 0, whole.log[-4000:]
+    first = run(folder / "cut", stack_model, steps=6, overrides=overrides, timeout=900, kill_after_step=4)
+    assert first.returncode == -9, first.log[-4000:]
+    first_steps = first.steps
+    second = run(
+        folder / "cut",
+        stack_model,
+        steps=6,
+        overrides=overrides,
+        timeout=900,
+        environment={"VERL_FILE_LOGGER_PATH": str(folder / "cut" / "second.jsonl")},
+    )
+    assert second.returncode == 0, second.log[-4000:]
+    lines = [json.loads(line) for line in (folder / "cut" / "second.jsonl").read_text().splitlines()]
+    second_steps = [line["data"] for line in lines if "training/global_step" in line["data"]]
+    return whole, first_steps, second_steps, folder
+
+
+def tensors(folder, part):
+    return torch.load(folder / "checkpoints/global_step_6" / part, weights_only=False)
+
+
+def assert_same(one, other, path=""):
+    if isinstance(one, torch.Tensor):
+        local = [value.to_local() if hasattr(value, "to_local") else value for value in (one, other)]
+        assert torch.equal(*local), f"{path}: {(local[0] - local[1]).abs().max()}"
+    elif isinstance(one, dict):
+        assert one.keys() == other.keys()
+        for key in one:
+            assert_same(one[key], other[key], f"{path}.{key}")
+    elif isinstance(one, list | tuple):
+        assert len(one) == len(other)
+        for index, pair in enumerate(zip(one, other, strict=True)):
+            assert_same(*pair, f"{path}[{index}]")
+    elif path.split(".")[-1] not in ("weights_only",):
+        assert str(one) == str(other), path
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        "actor/model_world_size_1_rank_0.pt",
+        "actor/optim_world_size_1_rank_0.pt",
+        "actor/extra_state_world_size_1_rank_0.pt",
+        "teacher/model_world_size_1_rank_0.pt",
+        "data.pt",
+    ],
+)
+def test_the_checkpoint_after_step_6_is_identical(runs, part):
+    *_, folder = runs
+    assert_same(tensors(folder / "whole", part), tensors(folder / "cut", part))
+
+
+def test_same_batches(runs):
+    """The teacher prompts of every step, with the demonstrations that the model itself wrote, are the same text."""
+    whole, _, _, folder = runs
+    cut = Run(folder / "cut", 0, "")
+    assert whole.teacher_prompts == cut.teacher_prompts
+
+
+def test_same_metrics(runs):
+    whole, first, second, _ = runs
+    assert [step["training/global_step"] for step in first] == [1, 2, 3, 4]
+    assert [step["training/global_step"] for step in second] == [4, 5, 6]
+    for expected, found in zip(whole.steps, [*first[:3], *second], strict=True):
+        expected = {key: value for key, value in expected.items() if key != "step" and not key.startswith(MEASURED)}
+        found = {key: value for key, value in found.items() if key != "step" and not key.startswith(MEASURED)}
+        assert found == expected
+
+
+def test_step_4_of_the_first_start_is_step_4_of_the_second(runs):
+    _, first, second, _ = runs
+    assert first[3]["actor/grad_norm"] == second[0]["actor/grad_norm"]
