@@ -56,7 +56,7 @@ VERDICTS = [
 ]
 
 
-@pytest.mark.parametrize(("score", "info", "kind"), VERDICTS, ids=lambda value: repr(value)[:30])
+@pytest.mark.parametrize(("score", "info", "kind"), VERDICTS, ids=lambda value: repr(value).split(" at 0x")[0][:30])
 def test_a_verdict_that_cannot_be_used_counts_nowhere(score, info, kind):
     """The rollout with it is no demonstration, is not distilled, has advantage 0, and does not move its siblings'."""
     value, kept, problem = checked_verdict(score, info, allowed=SRPO.score_range)

@@ -41,6 +41,9 @@ class Preflight(Callback):
         _refuse(problems)
         self._resume(config)
         from srpo_verl.training.run_record import differences_from_paper
+        from srpo_verl.training.weight_socket import name_this_run
+
+        name_this_run()
 
         for key, (paper, here) in differences_from_paper(config).items():
             print(f"srpo: differs from the paper's Table 3: {key} = {here} (paper: {paper})")

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import torch
 from verl.workers.rollout.vllm_rollout.bucketed_weight_transfer import BucketedWeightReceiver
-from verl.workers.rollout.vllm_rollout.utils import vLLMColocateWorkerExtension
 from vllm.config import set_current_vllm_config
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 
+from srpo_verl.training.vllm_worker import WorkerExtension
 
-class CPUWorkerExtension(vLLMColocateWorkerExtension):
+
+class CPUWorkerExtension(WorkerExtension):
     """`rollout.engine_kwargs.vllm.worker_extension_cls` of `platform=cpu`."""
 
     def update_weights_from_ipc(self, peft_config=None, base_sync_done=False, use_shm=False):

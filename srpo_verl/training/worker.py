@@ -24,6 +24,7 @@ from srpo_verl.training.collectors import Collector, KeepLogits, StudentTopK, Te
 from srpo_verl.training.fields import ROUTED, TEACHER_PROMPTS, TOPK_IDS, from_lengths, require
 from srpo_verl.training.objective import SRPOObjective
 from srpo_verl.training.teacher import build_teacher, distance, move_towards
+from srpo_verl.training.weight_socket import of_this_run
 
 # Flags that the driver puts on a batch.
 ANY_ROUTED = "srpo_any_routed"
@@ -40,6 +41,8 @@ class SRPOWorker(ActorRolloutRefWorker):
     def init_model(self):
         super().init_model()
         self.srpo = settings(self.config.srpo)
+        if hasattr(self.rollout, "zmq_handle"):
+            self.rollout.zmq_handle = of_this_run(self.rollout.zmq_handle)
         if self.actor is None or not self.srpo.distils:
             return
         if self.srpo.logit_loss:

@@ -167,7 +167,7 @@ def _wait(process: subprocess.Popen, timeout: float, metrics: Path, kill_after_s
         return process.wait(timeout)
     deadline = time.monotonic() + timeout
     while process.poll() is None and time.monotonic() < deadline:
-        if metrics.exists() and f'"step": {kill_after_step},' in metrics.read_text():
+        if metrics.exists() and f'"step":{kill_after_step},' in metrics.read_text():
             _kill_group(process.pid)
             break
         time.sleep(0.05)
