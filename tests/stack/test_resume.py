@@ -20,7 +20,7 @@ EXACT = [
     "trainer.resume_mode=auto",
 ]
 # What a clock or the machine decides.
-MEASURED = ("timing", "perf/", "training/epoch_time")
+MEASURED = ("timing", "perf/", "actor/perf/", "training/epoch_time")
 
 
 @pytest.fixture(scope="module")
