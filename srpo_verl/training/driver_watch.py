@@ -130,11 +130,14 @@ def named_failure(trainer: Any) -> Iterator[None]:
         trainer.watchdog.closing()
         stage = trainer.watchdog.failed_in or "the training loop"
         where = f"{stage} (step {getattr(trainer, 'global_steps', 0)}) failed"
-        if isinstance(error, TrainingStoppedError | CheckpointError):
+        if isinstance(error, TrainingStoppedError):
             _say([str(error), newest_checkpoint(trainer)])
             raise
         # A rank that dies makes the others fail too, and theirs may be the failure that came first.
         lost = trainer.watchdog.deaths()
+        if isinstance(error, CheckpointError):
+            _say([str(error), *lost, newest_checkpoint(trainer)])
+            raise
         if not lost and isinstance(remote_cause(error), DEATHS):
             lost = [describe(error)]
         if causes := [*lost, *waiting_failures()]:
