@@ -39,7 +39,7 @@ def main(ending: str, steps: int) -> None:
         file.flush()
         for step in range(1, steps + 1):
             log_metrics(file, step, **({"val-core/tiny/acc/mean@4": 0.75} if step == steps else {}))
-    if ending in ("hangs", "leaves_children"):
+    if ending in ("well", "hangs", "leaves_children"):
         print("waiting for a socket", flush=True)
         time.sleep(600 if ending == "hangs" else 0.5)
     elif ending == "killed":
