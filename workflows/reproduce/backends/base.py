@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import shlex
 import subprocess
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,7 +24,7 @@ class BackendError(RuntimeError):
     """The cluster did not answer, or refused."""
 
 
-class Backend:
+class Backend(ABC):
     """What the four have in common: the files of a cell."""
 
     def __init__(self, site: Site):
@@ -49,21 +50,21 @@ class Backend:
         quiet = {name: value for name, value in QUIET_ENVIRONMENT.items() if name != "HF_HUB_OFFLINE"}
         return {**quiet, **(CPU_ENVIRONMENT if self.site.cpu_only else {})}
 
+    @abstractmethod
     def submission(self, cell: Cell, job: str) -> str:
         """How the cell is started, for people."""
-        raise NotImplementedError
 
+    @abstractmethod
     def submit(self, cell: Cell, job: str) -> None:
         """Start `cell.sh`. Raises BackendError if that is refused."""
-        raise NotImplementedError
 
+    @abstractmethod
     def alive(self, cell: Cell, job: str) -> bool:
         """Whether the job waits or runs. Raises BackendError if the cluster does not say."""
-        raise NotImplementedError
 
+    @abstractmethod
     def stop(self, cell: Cell, job: str) -> None:
         """End the job if it runs, and what it left."""
-        raise NotImplementedError
 
     def epitaph(self, job: str, since: float, log: str) -> str:
         """What the cluster says of a job that failed after `since` (seconds of the epoch) with `log`; may be empty."""
