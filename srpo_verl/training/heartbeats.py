@@ -1,7 +1,8 @@
 """Signs of life of Ray actors: one small call at a time is outstanding with each of them.
 
 Ray answers for an actor that died. An actor that is busy answers once it has time, so that a call without an answer
-tells for how long an actor has been busy, or stuck.
+tells for how long an actor has been busy, or stuck. A vLLM server outlives its engine's process, and calls that wait for
+the engine may then wait for ever: a server also tells whether it still has one.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ from ray.exceptions import ActorDiedError, OutOfMemoryError, RayError, RayTaskEr
 DEATHS = (ActorDiedError, OutOfMemoryError)
 
 
-def _pid(actor: Any) -> int:
-    return os.getpid()
+def _sign_of_life(actor: Any) -> tuple[int, bool]:
+    """In the actor: its pid, and whether it is a vLLM server (verl's, with an `AsyncLLM`) whose engine has died."""
+    return os.getpid(), bool(getattr(getattr(actor, "engine", None), "errored", False))
 
 
 class Heartbeats:
@@ -34,19 +36,21 @@ class Heartbeats:
         self._looking = threading.Lock()  # the watchdog's thread, and the driver once it has failed
 
     def look(self, actors: Mapping[str, Any]) -> list[str]:
-        """Collect answers and ask again. Returns a sentence for each actor that died, now or before."""
+        """Collect answers and ask again. Returns a sentence for each actor that died or lost its engine, now or before."""
         with self._looking:
             for name, actor in actors.items():
                 if name in self._dead:
                     continue
                 if name not in self._asked:
-                    self._asked[name] = (actor.__ray_call__.remote(_pid), time.monotonic())
+                    self._asked[name] = (actor.__ray_call__.remote(_sign_of_life), time.monotonic())
                 reference, _ = self._asked[name]
                 if not ray.wait([reference], timeout=0)[0]:
                     continue
                 del self._asked[name]
                 try:
-                    self._pids[name] = ray.get(reference)
+                    self._pids[name], engine_lost = ray.get(reference)
+                    if engine_lost:
+                        self._dead[name] = f"{self._called(name)} has lost its engine: the engine's process died"
                 except DEATHS as error:
                     self._dead[name] = f"{self._called(name)} is dead: {death(error)}"
                 except RayError:

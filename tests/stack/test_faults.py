@@ -54,7 +54,7 @@ def check_end(result, *says: str, within: float = 60) -> None:
     ("process", "says"),
     [
         pytest.param("ray::SRPOAgentLoop", "is dead: its process was killed", id="agent loop worker"),
-        pytest.param("VLLM::EngineCore", "rollouts failed", id="vLLM engine"),
+        pytest.param("VLLM::EngineCore", "has lost its engine", id="vLLM engine"),
         pytest.param("ray::RewardLoopWorker", "rollouts failed", id="reward worker", marks=nightly),
         pytest.param("ray::WorkerDict", "is dead: its process was killed", id="actor"),
         pytest.param("ray::vLLMHttpServer", "is dead: its process was killed", id="vLLM server", marks=nightly),
@@ -90,12 +90,18 @@ def test_the_main_process_takes_everything_with_it(number, stack_model, tmp_path
     assert result.left_over == []
 
 
+STUCK_WEIGHTS = "actor_rollout_ref.rollout.engine_kwargs.vllm.worker_extension_cls=tests.stack.faulty.StuckWeights"
+
+
+def test_an_engine_killed_while_it_receives_weights_ends_the_run(stack_model, tmp_path):
+    """No call raises then: the actor waits for a receiver that is gone, the server for an answer of it."""
+    overrides = [STUCK_WEIGHTS, WATCH]
+    result = run_with_fault(tmp_path, stack_model, inject=kill("VLLM::EngineCore"), delay=10, overrides=overrides)
+    check_end(result, "update_weights (step 2) waits since", "has lost its engine")
+
+
 def test_a_weight_transfer_that_hangs_is_named(stack_model, tmp_path):
-    overrides = [
-        "actor_rollout_ref.rollout.engine_kwargs.vllm.worker_extension_cls=tests.stack.faulty.StuckWeights",
-        "srpo.watchdog.update_weights=30",
-        WATCH,
-    ]
+    overrides = [STUCK_WEIGHTS, "srpo.watchdog.update_weights=30", WATCH]
     result = run_with_fault(tmp_path, stack_model, overrides=overrides)
     check_end(
         result, "update_weights (step 2) has taken", "actor worker, rank 0 (pid", "the driver is at", within=math.inf

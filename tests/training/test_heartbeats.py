@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import time
+from types import SimpleNamespace
 
 import pytest
 import ray
@@ -49,6 +50,29 @@ def test_the_dead_and_the_busy_are_told_apart(actors):
     ]
     assert heartbeats.look(actors) == dead  # told again
     assert idle is not None
+
+
+def test_a_server_that_outlives_its_engine_is_named(actors):
+    """verl's vLLM server holds an `AsyncLLM` as `engine`, which knows when the engine's process has died."""
+
+    def lose_engine(actor):
+        actor.engine.errored = True
+
+    def give_engine(actor):
+        actor.engine = SimpleNamespace(errored=False)
+
+    server = {"vLLM server 0": actors["idle"]}
+    ray.get(actors["idle"].__ray_call__.remote(give_engine))
+    heartbeats = Heartbeats()
+    deadline = time.monotonic() + 60
+    while not heartbeats._pids and time.monotonic() < deadline:
+        assert heartbeats.look(server) == []
+        time.sleep(0.05)
+    ray.get(actors["idle"].__ray_call__.remote(lose_engine))
+    while time.monotonic() < deadline and not (dead := heartbeats.look(server)):
+        time.sleep(0.05)
+    pid = ray.get(actors["idle"].pid.remote())
+    assert dead == [f"vLLM server 0 (pid {pid}) has lost its engine: the engine's process died"]
 
 
 def test_an_actor_killed_by_rays_memory_monitor_is_dead():
