@@ -1,8 +1,8 @@
 """Signs of life of Ray actors: one small call at a time is outstanding with each of them.
 
 Ray answers for an actor that died. An actor that is busy answers once it has time, so that a call without an answer
-tells for how long an actor has been busy, or stuck. A vLLM server outlives its engine's process, and calls that wait for
-the engine may then wait for ever: a server also tells whether it still has one.
+tells for how long an actor has been busy, or stuck. A vLLM server outlives its engine's process, and calls that wait
+for the engine may then wait for ever: a server also tells whether it still has one.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Heartbeats:
         self._looking = threading.Lock()  # the watchdog's thread, and the driver once it has failed
 
     def look(self, actors: Mapping[str, Any]) -> list[str]:
-        """Collect answers and ask again. Returns a sentence for each actor that died or lost its engine, now or before."""
+        """Collect answers and ask again. A sentence for each actor that died or lost its engine, now or before."""
         with self._looking:
             for name, actor in actors.items():
                 if name in self._dead:
