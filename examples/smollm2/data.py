@@ -1,4 +1,4 @@
-"""Data for SmolLM2-135M in verl's parquet form: SciKnowEval rows from a local file, and one-digit arithmetic.
+"""Data for SmolLM2-135M in verl's parquet form: SciKnowEval rows from a local file, and arithmetic of one or two steps.
 
     python examples/smollm2/data.py sciknoweval --from chemistry/train.json --out runs/smollm2/train.parquet --rows 64
     python examples/smollm2/data.py arithmetic --out runs/smollm2 --rows 256
@@ -42,19 +42,42 @@ def sciknoweval_rows(path: Path, *, limit: int | None, keep_instruction: bool = 
 
 
 def arithmetic_rows(count: int, *, split: str, seed: int) -> list[dict[str, Any]]:
-    """One-digit sums and differences; the grader reads the last integer of the reply."""
-    # 200 questions exist; a fixed quarter of them is held out, so that no test question is trained on.
-    questions = [(a, sign, b) for a in range(10) for sign in "+-" for b in range(10)]
-    random.Random(0).shuffle(questions)
-    questions = questions[:50] if split == "test" else questions[50:]
+    """Sums and differences of one-digit numbers, and word problems of two steps, in turns.
+
+    The grader reads the last integer of the reply. A fixed quarter of all questions is held out for `test`, so that no
+    test question is trained on.
+    """
     rng = random.Random(f"{seed} {split}")
+    kinds = []
+    for questions in (_sums(), _word_problems()):
+        random.Random(0).shuffle(questions)
+        held_out = len(questions) // 4
+        kinds.append(questions[:held_out] if split == "test" else questions[held_out:])
     rows = []
     for index in range(count):
-        a, sign, b = rng.choice(questions)
-        question = f"What is {a} {sign} {b}? Reply with the number only."
-        answer = a + b if sign == "+" else a - b
-        rows.append(_row("smollm2_arithmetic", [{"role": "user", "content": question}], str(answer), split, index))
+        question, answer = rng.choice(kinds[index % 2])
+        messages = [{"role": "user", "content": f"{question} Reply with the number only."}]
+        rows.append(_row("smollm2_arithmetic", messages, str(answer), split, index))
     return rows
+
+
+def _sums() -> list[tuple[str, int]]:
+    digits = range(10)
+    return [
+        (f"What is {a} {sign} {b}?", a + b if sign == "+" else a - b) for a in digits for sign in "+-" for b in digits
+    ]
+
+
+def _word_problems() -> list[tuple[str, int]]:
+    """Two steps: some more, then some fewer."""
+    return [
+        (f"Tom has {a} {thing}. He gets {b} more and gives away {c}. How many {thing} does he have?", a + b - c)
+        for thing in ("apples", "books", "coins")
+        for a in range(1, 10)
+        for b in range(1, 10)
+        for c in range(1, a + b)
+        if c < 10
+    ]
 
 
 def _row(source: str, messages: list[dict[str, str]], answer: str, split: str, index: int) -> dict[str, Any]:
@@ -75,7 +98,7 @@ def main() -> None:
     science.add_argument("--out", type=Path, required=True, help="parquet file to write")
     science.add_argument("--rows", type=int, help="keep so many of the shortest questions")
     science.add_argument("--keep-instruction", action="store_true", help="leave the rows as published")
-    sums = commands.add_parser("arithmetic", help="one-digit sums and differences")
+    sums = commands.add_parser("arithmetic", help="one-digit sums and differences, and word problems of two steps")
     sums.add_argument("--out", type=Path, required=True, help="folder for train.parquet and test.parquet")
     sums.add_argument("--rows", type=int, default=256)
     sums.add_argument("--seed", type=int, default=0)

@@ -15,7 +15,8 @@ import re
 import shutil
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from statistics import mean
+from statistics import mean, median
+from typing import Any
 
 from workflows.lab.experiments import ABLATIONS, MAIN, RATES
 from workflows.lab.results import Record, by_label, interval, read_records, with_clock
@@ -204,11 +205,34 @@ class Evidence:
                     rows.append([NAMES[method], str(seed), str(line["step"]), ours, _percent(line["accuracy"])])
         return _table(["", "seed", "step", "twin", "verl"], rows) if rows else "Not run for this page."
 
+    def smollm2(self) -> str:
+        """SmolLM2-135M through verl: validation by step, mean over seeds, and what a step costs."""
+        runs: dict[str, list[list[dict[str, Any]]]] = {}
+        for path in sorted((self.folder / "through_verl" / "smollm2").glob("*.jsonl")):
+            lines = [json.loads(line) for line in path.read_text().splitlines()]
+            runs.setdefault(lines[0]["method"], []).append(lines)
+        if not runs:
+            return "Not run for this page."
+        steps = sorted({line["step"] for found in runs.values() for run in found for line in _of(run, "eval")})
+        rows = []
+        for method in (method for method in MAIN if method in runs):
+            found = runs[method]
+            row = [NAMES[method], f"{found[0][0]['lr']:g}", _listed(run[0]["seed"] for run in found)]
+            for step in steps:
+                at = [line["accuracy"] for run in found for line in _of(run, "eval") if line["step"] == step]
+                row.append(" / ".join(_percent(value) for value in at))
+            trained = [line for run in found for line in _of(run, "train")]
+            row.append(f"{median(line['timing_s/step'] for line in trained):.1f}")
+            row.append(f"{mean(line.get('srpo/routed_share', 0.0) for line in trained):.2f}")
+            rows.append(row)
+        names = [f"step {step}" for step in steps]
+        return _table(["", "lr", "seeds", *names, "seconds per step (median)", "routed share"], rows)
+
     def _ordered(self) -> list[tuple[str, dict[int, Record]]]:
         return [(label, self.runs[label]) for label in NAMES if label in self.runs]
 
 
-TABLES = ("start", "rates", "main", "paired", "budgets", "dynamics", "cost", "through_verl")
+TABLES = ("start", "rates", "main", "paired", "budgets", "dynamics", "cost", "through_verl", "smollm2")
 
 
 def fill(page: str, evidence: Evidence) -> str:
@@ -226,6 +250,10 @@ def fill(page: str, evidence: Evidence) -> str:
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _of(record: Sequence[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
+    return [line for line in record if line["kind"] == kind]
 
 
 def _listed(seeds: Iterable[int]) -> str:

@@ -116,6 +116,21 @@ def test_the_clock_is_the_methods_median_pace(folder):
     assert [line["clock"] for line in records[0].evals] == pytest.approx([0.0, 6.0, 12.0])
 
 
+def test_smollm2_runs_by_step_and_seed(tmp_path):
+    folder = tmp_path / "through_verl" / "smollm2"
+    folder.mkdir(parents=True)
+    for seed, end in ((0, 0.5), (1, 0.25)):
+        lines = [
+            {"kind": "run", "method": "grpo", "lr": 1e-5, "seed": seed},
+            {"kind": "eval", "step": 0, "accuracy": 0.125},
+            {"kind": "train", "step": 1, "timing_s/step": 4.0},
+            {"kind": "train", "step": 2, "timing_s/step": 6.0 + seed},
+            {"kind": "eval", "step": 2, "accuracy": end},
+        ]
+        (folder / f"grpo-{seed}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert "| GRPO | 1e-05 | 0, 1 | 12.5 / 12.5 | 50.0 / 25.0 | 5.0 | 0.00 |" in Evidence(tmp_path).smollm2()
+
+
 def page_with_markers() -> str:
     return "\n".join(f"<!-- {name} -->\nstale\n<!-- end {name} -->" for name in TABLES)
 
