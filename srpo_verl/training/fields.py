@@ -52,6 +52,12 @@ def lengths_of(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.offsets().diff()
 
 
+def row_sums(tensor: torch.Tensor) -> torch.Tensor:
+    """(n,) sum of each row of a nested tensor (n, j); 0 for a row of length zero."""
+    rows = torch.repeat_interleave(lengths_of(tensor))
+    return tensor.values().new_zeros(tensor.shape[0]).index_add_(0, rows, tensor.values())
+
+
 def prediction_positions(sequences: torch.Tensor, response_lengths: torch.Tensor) -> torch.Tensor:
     """Positions in the packed logits that predict the last `response_lengths[i]` tokens of each sequence.
 

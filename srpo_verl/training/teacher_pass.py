@@ -11,10 +11,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
+from tensordict import TensorDict
 from transfer_queue import KVBatchMeta
 from verl.utils.seqlen_balancing import calculate_workload, get_seqlen_balanced_partitions
 
-from srpo_verl.training.fields import ROUTED, TEACHER_ENTROPY, TEACHER_LOG_PROBS, TEACHER_PROMPTS, TOPK_IDS, jagged
+from srpo_verl.training.fields import (
+    ROUTED,
+    TEACHER_ENTROPY,
+    TEACHER_LOG_PROBS,
+    TEACHER_PROMPTS,
+    TOPK_IDS,
+    jagged,
+    require,
+)
 from srpo_verl.training.queue import get_fields, put_fields
 
 if TYPE_CHECKING:
@@ -36,8 +45,14 @@ class TeacherPass:
         return torch.cat(self.entropy)
 
 
-def run_teacher(trainer: SRPOTrainer, batch: KVBatchMeta, responses: Sequence[torch.Tensor]) -> TeacherPass:
-    """Write teacher prompts, run the teacher, and complete its fields for the rows that it did not see."""
+def run_teacher(
+    trainer: SRPOTrainer, batch: KVBatchMeta, responses: Sequence[torch.Tensor], also: Sequence[str]
+) -> tuple[TeacherPass, TensorDict]:
+    """Write teacher prompts, run the teacher, and complete its fields for the rows that it did not see.
+
+    Returns:
+        The teacher's answers, and the fields `also` of the routed rows, which are read with them.
+    """
     srpo, rows = trainer.srpo, trainer.plan.routed_rows()
     prompts = {row: torch.tensor(trainer.prompts[row].input_ids) for row in rows}
     if not srpo.logit_loss:
@@ -61,12 +76,13 @@ def run_teacher(trainer: SRPOTrainer, batch: KVBatchMeta, responses: Sequence[to
     }
     trainer.actor_rollout_wg.compute_teacher_targets(meta)
 
-    wanted = [TEACHER_ENTROPY] if srpo.logit_loss else [TEACHER_ENTROPY, TEACHER_LOG_PROBS]
+    wanted = [TEACHER_ENTROPY, *([] if srpo.logit_loss else [TEACHER_LOG_PROBS]), *also]
     data = get_fields(batch.select_keys([batch.keys[row] for row in rows]), wanted)
+    require(data, wanted)
     if srpo.logit_loss:
         _complete(batch, set(rows), srpo.topk, with_ids=srpo.support == "teacher")
     log_probs = None if srpo.logit_loss else list(data[TEACHER_LOG_PROBS].unbind())
-    return TeacherPass(rows, list(data[TEACHER_ENTROPY].unbind()), log_probs)
+    return TeacherPass(rows, list(data[TEACHER_ENTROPY].unbind()), log_probs), data.select(*also)
 
 
 def _teacher_ranks(trainer: SRPOTrainer) -> int:

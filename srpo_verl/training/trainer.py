@@ -25,7 +25,7 @@ from srpo_verl.config import settings
 from srpo_verl.core import TeacherPrompt
 from srpo_verl.training.driver_watch import build_watchdog, named_failure, watched
 from srpo_verl.training.durable_trainer import DurableTrainer
-from srpo_verl.training.fields import ROUTED, TOKEN_WEIGHTS, flags, jagged, require
+from srpo_verl.training.fields import ROUTED, TOKEN_WEIGHTS, flags, jagged, require, row_sums
 from srpo_verl.training.objective import METRIC_SCALE
 from srpo_verl.training.queue import entries, get_fields, put_fields
 from srpo_verl.training.rollout_failures import take_failures
@@ -49,6 +49,9 @@ class SRPOTrainer(DurableTrainer):
     """Synchronous trainer whose failed rollouts with a correct sibling are distilled."""
 
     plan: RoutingPlan
+    # In batch order: (n,) score of each row, and its response ids.
+    scores: torch.Tensor
+    responses: list[torch.Tensor]
     prompts: dict[int, TeacherPrompt]
     teacher: TeacherPass | None
 
@@ -109,19 +112,19 @@ class SRPOTrainer(DurableTrainer):
 
     def _route(self, batch: KVBatchMeta, metrics: dict) -> None:
         data = get_fields(batch, ["rm_scores", "responses", "response_mask", "extra_fields"])
-        scores = data["rm_scores"].to_padded_tensor(0.0).sum(dim=-1).tolist()
-        responses, masks = data["responses"].unbind(), data["response_mask"].unbind()
+        self.scores, self.responses = row_sums(data["rm_scores"]), list(data["responses"].unbind())
+        scores, masks, extra = self.scores.tolist(), data["response_mask"].unbind(), list(data["extra_fields"])
         special = torch.tensor(self.tokenizer.all_special_ids)
-        rows = zip(batch.keys, batch.tags, scores, responses, masks, list(data["extra_fields"]), strict=True)
+        rows = zip(batch.keys, batch.tags, scores, self.responses, masks, extra, strict=True)
         plan = build_plan([rollout_of(*row, special_ids=special) for row in rows], self.srpo)
         metrics["srpo/queue_entries"] = float(entries())
         metrics.update(bad_data_metrics(plan, take_failures(), getattr(self.train_dataset, "left_out", 0)))
-        self.plan, self.prompts, left_out = self._teacher_prompts(batch, plan, responses)
+        self.plan, self.prompts, left_out = self._teacher_prompts(batch, plan)
         metrics.update(routing_metrics(self.plan))
         metrics.update(prompt_metrics(list(self.prompts.values()), left_out))
 
     def _teacher_prompts(
-        self, batch: KVBatchMeta, plan: RoutingPlan, responses: list[torch.Tensor]
+        self, batch: KVBatchMeta, plan: RoutingPlan
     ) -> tuple[RoutingPlan, dict[int, TeacherPrompt], LeftOut]:
         rows = plan.routed_rows()
         if not rows:
@@ -130,10 +133,10 @@ class SRPOTrainer(DurableTrainer):
         messages = dict(zip(rows, list(raw), strict=True))
         siblings = {int(plan.routing.demonstration[row]) for row in rows} - {-1}
         plan, prompts, left_out = self.prompt_builder.build(
-            plan, messages, {row: responses[row].tolist() for row in siblings}
+            plan, messages, {row: self.responses[row] for row in siblings}
         )
         if self.srpo.dump_dir and self.global_steps % self.srpo.dump_freq == 0:
-            ids = {row: responses[row].tolist() for row in prompts}
+            ids = {row: self.responses[row].tolist() for row in prompts}
             dump_teacher_prompts(self.srpo.dump_dir, self.global_steps, plan, prompts, ids, self.tokenizer)
         return plan, prompts, left_out
 
@@ -150,36 +153,40 @@ class SRPOTrainer(DurableTrainer):
 
     def _compute_advantage(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
         batch = super()._compute_advantage(batch, metrics)
-        rewards = "token_level_rewards" if self.config.algorithm.use_kl_in_reward else "rm_scores"
-        data = get_fields(
-            batch, [rewards, "response_mask", "rollout_is_weights", "old_log_probs", "entropy", "responses"]
-        )
-        corrected = bool(self.config.algorithm.rollout_correction.rollout_is)
-        require(data, ["rollout_is_weights"] if corrected else [])
+        names = ["response_mask"]
+        if self.config.algorithm.use_kl_in_reward:
+            names.append("token_level_rewards")
+        if self.srpo.advantage_mix > 0:
+            names.append("old_log_probs")
+        data = get_fields(batch, names)
+        require(data, names)
         masks = [mask.float() for mask in data["response_mask"].unbind()]
 
         self.teacher = None
+        corrected = bool(self.config.algorithm.rollout_correction.rollout_is)
         if self.plan.routed.any():
+            also = ["entropy", *(["rollout_is_weights"] if corrected else [])]
             with marked_timer("srpo_teacher", self.timing_raw):
-                self.teacher = run_teacher(self, batch, data["responses"].unbind())
+                self.teacher, routed = run_teacher(self, batch, self.responses, also)
 
         scalar = self.plan.policy_gradient_advantages(
-            data[rewards].to_padded_tensor(0.0).sum(dim=-1),
+            row_sums(data["token_level_rewards"]) if "token_level_rewards" in names else self.scores,
             self.srpo,
             normalize_by_std=self.config.algorithm.norm_adv_by_std_in_grpo,
         )
-        rows = [value * mask for value, mask in zip(scalar, masks, strict=True)]
+        advantages = [value * mask for value, mask in zip(scalar, masks, strict=True)]
         if self.srpo.advantage_mix > 0:
             old_log_probs = data["old_log_probs"].unbind()
-            rows = mixed_advantages(rows, masks, old_log_probs, self.teacher, mix=self.srpo.advantage_mix)
-        fields = {"advantages": jagged(rows), "returns": jagged(rows)}
+            advantages = mixed_advantages(advantages, masks, old_log_probs, self.teacher, mix=self.srpo.advantage_mix)
+        fields = {"advantages": jagged(advantages), "returns": jagged(advantages)}
 
         if self.teacher is not None:
-            importance = data["rollout_is_weights"].unbind() if corrected else None
+            rows, importance = self.teacher.rows, None
+            if corrected:
+                importance = dict(zip(rows, routed["rollout_is_weights"].unbind(), strict=True))
             weights, per_token = token_weights(self.teacher, masks, importance, beta=self.srpo.beta)
             fields[TOKEN_WEIGHTS] = jagged(weights)
-            valid = torch.cat([masks[row] for row in self.teacher.rows]) > 0
-            student = torch.cat([data["entropy"].unbind()[row] for row in self.teacher.rows])
+            valid, student = torch.cat([masks[row] for row in rows]) > 0, routed["entropy"].values()
             metrics.update(token_metrics(self.teacher.flat_entropy[valid], student[valid], per_token[valid]))
         return put_fields(batch, fields)
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from tensordict import TensorDict
 
-from srpo_verl.training.fields import flags, jagged, lengths_of, prediction_positions, require
+from srpo_verl.training.fields import flags, jagged, lengths_of, prediction_positions, require, row_sums
 
 
 def test_positions_by_hand():
@@ -19,6 +19,11 @@ def test_rows_of_length_zero_keep_their_place():
     nested = jagged(rows)
     assert lengths_of(nested).tolist() == [0, 2, 0]
     assert [row.shape for row in nested.unbind()] == [(0, 3), (2, 3), (0, 3)]
+
+
+def test_row_sums():
+    rows = [torch.zeros(0), torch.tensor([0.0, 0.5]), torch.tensor([-1.0]), torch.zeros(0)]
+    assert row_sums(jagged(rows)).tolist() == [0.0, 0.5, -1.0, 0.0]
 
 
 def test_flags_are_one_number_per_row():
