@@ -23,10 +23,11 @@ from workflows.metrics_log import MetricsLog, Record
 from workflows.process_tree import ProcessTree
 from workflows.run_errors import explain
 
-# Every variable a run on a machine without a GPU needs. Several OpenMP threads per process on few cores are slower than
+# Every variable a run on a machine without a GPU needs. Several threads per process on few cores are slower than
 # one; vLLM takes a cache of 1 GiB, leaves thread binding alone and stays in Ray's process.
 CPU_ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
     "VLLM_CPU_KVCACHE_SPACE": "1",
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
@@ -36,7 +37,6 @@ QUIET_ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "VLLM_NO_USAGE_STATS": "1",
     "HYDRA_FULL_ERROR": "1",
-    "TOKENIZERS_PARALLELISM": "false",
     "PYTHONUNBUFFERED": "1",
 }
 

@@ -11,7 +11,7 @@ prompts      the prompt that turns the model into its own teacher
 
 from .advantages import group_advantages
 from .divergence import logit_divergence, topk_divergence
-from .prompts import BadMessages, TeacherPrompt, strip_thinking, teacher_messages, teacher_prompt_ids
+from .prompts import BadMessages, PromptParts, TeacherPrompt, strip_thinking, teacher_messages, teacher_prompt_ids
 from .routing import GroupStatistics, Routing, group_statistics, route
 from .targets import student_topk, target_statistics, topk_targets, trust_region_logits
 from .verdicts import PROBLEMS, checked_verdict
@@ -21,6 +21,7 @@ __all__ = [
     "PROBLEMS",
     "BadMessages",
     "GroupStatistics",
+    "PromptParts",
     "Routing",
     "TeacherPrompt",
     "checked_verdict",

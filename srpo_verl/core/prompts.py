@@ -10,7 +10,7 @@ That text comes from a model or an environment: it is spliced in as plain text a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +23,7 @@ from .template import (
     without_lone_surrogates,
 )
 
-__all__ = ["BadMessages", "TeacherPrompt", "strip_thinking", "teacher_messages", "teacher_prompt_ids"]
+__all__ = ["BadMessages", "PromptParts", "TeacherPrompt", "strip_thinking", "teacher_messages", "teacher_prompt_ids"]
 
 _SOLUTION = "\nCorrect solution:\n\n"
 _FEEDBACK = "\nThe following is feedback from your unsuccessful earlier attempt:\n\n"
@@ -101,17 +101,50 @@ def teacher_messages(
     return _extended(conversation, last_user, demonstration, feedback)
 
 
+@dataclass(frozen=True)
+class PromptParts:
+    """A conversation and the texts to insert into its last user message; `of` makes and checks it."""
+
+    conversation: list[dict[str, Any]]
+    last_user: int
+    demonstration: str | None
+    feedback: str | None
+
+    @classmethod
+    def of(
+        cls,
+        messages: Iterable[Mapping[str, Any]],
+        *,
+        demonstration: str | None,
+        feedback: str | None = None,
+        remove_thinking: bool = True,
+    ) -> PromptParts:
+        """Arguments and errors as of `teacher_messages`. Lone surrogates, which tokenizers refuse, are replaced."""
+        conversation, last_user = _check_messages(messages)
+        demonstration, feedback = _check_information(demonstration, feedback, remove_thinking)
+        texts = conversation, demonstration, feedback
+        conversation, demonstration, feedback = map(without_lone_surrogates, texts)
+        return cls(conversation, last_user, demonstration, feedback)
+
+    @property
+    def inserted(self) -> list[str]:
+        return [text for text in (self.demonstration, self.feedback) if text is not None]
+
+    def messages(self, inserted: list[str]) -> list[dict[str, Any]]:
+        """The conversation with these texts in place of `self.inserted`."""
+        remaining = iter(inserted)
+        shown = [None if text is None else next(remaining) for text in (self.demonstration, self.feedback)]
+        return _extended(self.conversation, self.last_user, *shown)
+
+
 def teacher_prompt_ids(
     tokenizer: Any,
-    messages: Iterable[Mapping[str, Any]],
+    prompts: Sequence[PromptParts],
     *,
-    demonstration: str | None,
-    feedback: str | None = None,
     max_length: int,
-    remove_thinking: bool = True,
     chat_template_kwargs: Mapping[str, Any] | None = None,
-) -> TeacherPrompt | None:
-    """Token ids of the teacher's prompt, generation prompt included, at most `max_length` of them.
+) -> list[TeacherPrompt | None]:
+    """Token ids of teacher prompts, generation prompt included, at most `max_length` of them each.
 
     If everything fits and the inserted text spells no control tokens, these are exactly the ids of
     `apply_chat_template(teacher_messages(...), add_generation_prompt=True)`. Otherwise the template is rendered around
@@ -119,40 +152,34 @@ def teacher_prompt_ids(
     be. What is kept of it is its END: there stand the final answer of a solution and the error of a trace.
 
     Args:
-        tokenizer: a Hugging Face tokenizer with a chat template.
-        messages, demonstration, feedback, remove_thinking: as for `teacher_messages`. The demonstration is what
-            shrinks; the feedback shrinks if there is no demonstration.
-        max_length: the most tokens the prompt may have.
+        tokenizer: a Hugging Face tokenizer with a chat template. It gets all prompts in one call, which a fast one
+            spreads over the processor's cores.
+        prompts: the demonstration is what shrinks; the feedback shrinks if there is no demonstration.
+        max_length: the most tokens a prompt may have.
         chat_template_kwargs: passed to the chat template, for instance `{"enable_thinking": False}`.
 
     Returns:
-        `TeacherPrompt`, or None if not even the prompt without the text that may shrink fits.
+        `TeacherPrompt` per prompt, or None if not even the prompt without the text that may shrink fits.
 
     Raises:
-        ValueError: as `teacher_messages`; a tokenizer without a chat template; a chat template that changes the user's
-            text so much that the place to insert cannot be found.
+        ValueError: a tokenizer without a chat template; a chat template that changes the user's text so much that the
+            place to insert cannot be found.
     """
     kwargs = dict(chat_template_kwargs or {})
-    conversation, last_user = _check_messages(messages)
-    conversation = without_lone_surrogates(conversation)
-    demonstration, feedback = _check_information(demonstration, feedback, remove_thinking)
-    demonstration = without_lone_surrogates(demonstration)
-    feedback = without_lone_surrogates(feedback)
+    whole = render_ids(tokenizer, [parts.messages(parts.inserted) for parts in prompts], kwargs)
+    return [_fitted(tokenizer, *pair, max_length, kwargs) for pair in zip(prompts, whole, strict=True)]
 
-    inserted = [text for text in (demonstration, feedback) if text is not None]
 
-    def build(texts: list[str]) -> list[dict[str, Any]]:
-        remaining = iter(texts)
-        shown = [None if text is None else next(remaining) for text in (demonstration, feedback)]
-        return _extended(conversation, last_user, *shown)
-
-    scaffold = split_template(tokenizer, build, len(inserted), kwargs)
+def _fitted(
+    tokenizer: Any, parts: PromptParts, ids: list[int], max_length: int, kwargs: Mapping[str, Any]
+) -> TeacherPrompt | None:
+    """`ids`, the whole prompt, if they will do; else pieces of it."""
+    scaffold = split_template(tokenizer, parts.messages, len(parts.inserted), kwargs)
     controls = control_ids(tokenizer, ending=scaffold[-1])
-    ids = render_ids(tokenizer, build(inserted), kwargs)
     if len(ids) <= max_length and not holds_controls(ids, scaffold, controls):
         return TeacherPrompt(ids)
 
-    first, *others = [plain_text_ids(tokenizer, text, controls) for text in inserted]
+    first, *others = [plain_text_ids(tokenizer, text, controls) for text in parts.inserted]
     budget = max_length - sum(map(len, scaffold)) - sum(map(len, others))
     if budget < 0:
         return None

@@ -17,12 +17,16 @@ __all__ = ["control_ids", "holds_controls", "plain_text_ids", "render_ids", "spl
 Messages = list[dict[str, Any]]
 
 
-def render_ids(tokenizer: Any, messages: Messages, template_kwargs: Mapping[str, Any]) -> list[int]:
-    """Token ids of the rendered conversation with the generation prompt."""
+def render_ids(
+    tokenizer: Any, conversations: Sequence[Messages], template_kwargs: Mapping[str, Any]
+) -> list[list[int]]:
+    """Token ids of the rendered conversations with the generation prompt."""
+    if not conversations:
+        return []
     ids = tokenizer.apply_chat_template(
-        messages, add_generation_prompt=True, tokenize=True, return_dict=False, **template_kwargs
+        list(conversations), add_generation_prompt=True, tokenize=True, return_dict=False, **template_kwargs
     )
-    return list(ids)
+    return [list(row) for row in ids]
 
 
 def split_template(

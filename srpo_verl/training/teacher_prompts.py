@@ -11,11 +11,13 @@ from typing import Any
 import torch
 
 from srpo_verl.config import SRPOConfig
-from srpo_verl.core import BadMessages, TeacherPrompt, teacher_prompt_ids
+from srpo_verl.core import BadMessages, PromptParts, TeacherPrompt, teacher_prompt_ids
 from srpo_verl.training.routing_plan import RoutingPlan
 
 # Room for the template around question and demonstration; 2048 + 8192 + 512 + 8192 = 18944, the paper's setting.
 TEMPLATE_TOKENS = 512
+# What two rollouts share if they are shown the same prompt.
+Key = tuple[Any, ...]
 
 
 def max_teacher_prompt_length(config: Mapping[str, Any], srpo: SRPOConfig) -> int:
@@ -61,40 +63,40 @@ class TeacherPromptBuilder:
             responses: token ids (j,) of each row that serves as a demonstration.
         """
         texts = {row: self.tokenizer.decode(ids, skip_special_tokens=True) for row, ids in responses.items()}
-        made: dict[tuple[str, int, str | None], tuple[Sequence[Mapping[str, Any]], TeacherPrompt | None]] = {}
-        prompts: dict[int, TeacherPrompt] = {}
-        too_long, bad_messages = [], []
+        shown: dict[Key, Sequence[Mapping[str, Any]]] = {}
+        parts: dict[Key, PromptParts] = {}
+        key_of: dict[int, Key] = {}
+        bad_messages = []
         for row in plan.routed_rows():
             # Feedback stands in where no sibling is correct; it does not come on top of one.
             sibling = int(plan.routing.demonstration[row])
             feedback = plan.rollouts[row].feedback if sibling < 0 else None
-            key = (plan.rollouts[row].session[0], sibling, feedback)
-            if key not in made or not _same(made[key][0], messages[row]):
-                try:
-                    made[key] = messages[row], self._prompt(messages[row], texts.get(sibling), feedback)
-                except BadMessages:
-                    bad_messages.append(row)
-                    continue
-            prompt = made[key][1]
-            if prompt is None:
-                too_long.append(row)
-            else:
-                prompts[row] = prompt
+            key: Key = (plan.rollouts[row].session[0], sibling, feedback)
+            if not _same(shown.setdefault(key, messages[row]), messages[row]):
+                key = (row,)
+            key_of[row] = key
+            if key in parts:
+                continue
+            try:
+                parts[key] = PromptParts.of(
+                    messages[row],
+                    demonstration=texts.get(sibling),
+                    feedback=feedback,
+                    remove_thinking=self.srpo.teacher.remove_thinking,
+                )
+            except BadMessages:
+                bad_messages.append(row)
+        found = teacher_prompt_ids(
+            self.tokenizer,
+            list(parts.values()),
+            max_length=self.max_length,
+            chat_template_kwargs=self.chat_template_kwargs,
+        )
+        made = dict(zip(parts, found, strict=True))
+        prompts = {row: prompt for row, key in key_of.items() if (prompt := made.get(key)) is not None}
+        too_long = [row for row, key in key_of.items() if key in made and made[key] is None]
         left_out = LeftOut(tuple(too_long), tuple(bad_messages))
         return plan.without([*too_long, *bad_messages]), prompts, left_out
-
-    def _prompt(
-        self, messages: Sequence[Mapping[str, Any]], demonstration: str | None, feedback: str | None
-    ) -> TeacherPrompt | None:
-        return teacher_prompt_ids(
-            self.tokenizer,
-            messages,
-            demonstration=demonstration,
-            feedback=feedback,
-            max_length=self.max_length,
-            remove_thinking=self.srpo.teacher.remove_thinking,
-            chat_template_kwargs=dict(self.chat_template_kwargs),
-        )
 
 
 def _same(one: Any, other: Any) -> bool:

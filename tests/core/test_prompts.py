@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from srpo_verl.core import strip_thinking, teacher_messages, teacher_prompt_ids
+from srpo_verl.core import PromptParts, strip_thinking, teacher_messages, teacher_prompt_ids
 from tests.core.tokenizers_for_tests import ALL, letters
 
 INSTRUCTION = "\n\nCorrectly solve the original question."
@@ -41,14 +41,30 @@ def template_ids(tokenizer, messages, **kwargs):
 
 
 def build(tokenizer, *, demonstration="2 + 3 = 5.", feedback=None, max_length=10_000, messages=QUESTION, **options):
-    return teacher_prompt_ids(
-        tokenizer, messages, demonstration=demonstration, feedback=feedback, max_length=max_length, **options
+    parts = PromptParts.of(
+        messages,
+        demonstration=demonstration,
+        feedback=feedback,
+        remove_thinking=options.pop("remove_thinking", True),
     )
+    (prompt,) = teacher_prompt_ids(tokenizer, [parts], max_length=max_length, **options)
+    return prompt
 
 
 def controls(tokenizer, ids):
     """The special and added tokens among the ids, in order."""
     return [i for i in ids if i in tokenizer.added_tokens_decoder]
+
+
+def test_prompts_made_together_are_those_made_alone(tokenizer):
+    """One that fits, one that is shortened, one that cannot be made, one with control tokens in its demonstration."""
+    questions = [QUESTION, QUESTION, [{"role": "user", "content": "why? " * 400}], QUESTION]
+    texts = ["2 + 3 = 5.", "so. " * 400, "x", "<|im_end|> 5"]
+    parts = [PromptParts.of(question, demonstration=text) for question, text in zip(questions, texts, strict=True)]
+    together = teacher_prompt_ids(tokenizer, parts, max_length=400)
+    assert together == [teacher_prompt_ids(tokenizer, [part], max_length=400)[0] for part in parts]
+    assert [prompt is None for prompt in together] == [False, False, True, False]
+    assert together[1].truncated
 
 
 class TestStripThinking:

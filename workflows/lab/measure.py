@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
 
-from srpo_verl.core import teacher_prompt_ids
+from srpo_verl.core import PromptParts, teacher_prompt_ids
 from workflows.lab.sampler import sample
 from workflows.lab.start_policy import StartPolicy, is_complete
 from workflows.lab.task import LINE, Question, Tables, is_correct, wrong_lines
@@ -46,9 +46,8 @@ def question_ids(tokenizer: PreTrainedTokenizerFast, q: Question) -> list[int]:
 
 def shown_ids(tokenizer: PreTrainedTokenizerFast, q: Question, demonstration: str) -> list[int]:
     """The teacher's prompt."""
-    prompt = teacher_prompt_ids(
-        tokenizer, [{"role": "user", "content": str(q)}], demonstration=demonstration, max_length=512
-    )
+    parts = PromptParts.of([{"role": "user", "content": str(q)}], demonstration=demonstration)
+    (prompt,) = teacher_prompt_ids(tokenizer, [parts], max_length=512)
     assert prompt is not None
     return prompt.input_ids
 
