@@ -3,6 +3,7 @@
     divergence   the loss on the logits, V = 151,936
     targets      student top-K and teacher targets
     driver       routing, teacher prompts, token weights
+    queue_traffic  the driver's part of a step with a real TransferQueue
     payload      bytes per routed token, and what narrower types would do to the loss
     worker_step  SRPO, SDPO and GRPO in turns in one real worker
     ranks        collectives and balance on 1, 2 and 4 ranks
@@ -35,10 +36,13 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=DEFAULT_OUTPUT, help=f"JSON file ({DEFAULT_OUTPUT})")
     parser.add_argument("--threads", type=int, default=1, help="torch threads (1)")
     parser.add_argument("--tokens", type=int, nargs="+", default=[512, 2048], help="rows of logits (512 2048)")
-    parser.add_argument("--rollouts", type=int, nargs="+", default=[256, 1024], help="for driver (256 1024)")
+    parser.add_argument(
+        "--rollouts", type=int, nargs="+", default=[256, 1024], help="for driver, queue_traffic (256 1024)"
+    )
     parser.add_argument(
         "--model", type=Path, help="Hugging Face folder for worker_step; by default a tiny random model"
     )
+    parser.add_argument("--groups", type=int, default=4, help="groups of 8 rollouts for worker_step (4)")
     parser.add_argument("--repeats", type=int, default=5, help="rounds of each timing (5)")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -48,8 +52,9 @@ def main() -> int:
         "divergence": {"tokens": tuple(options.tokens), "repeats": options.repeats},
         "targets": {"tokens": (min(options.tokens),), "repeats": options.repeats},
         "driver": {"rollouts": tuple(options.rollouts)},
+        "queue_traffic": {"rollouts": tuple(options.rollouts)},
         "payload": {},
-        "worker_step": {"model": options.model, "repeats": options.repeats, "name": name},
+        "worker_step": {"model": options.model, "groups": options.groups, "repeats": options.repeats, "name": name},
         "ranks": {},
     }
     if unknown := set(options.names) - set(settings):

@@ -7,6 +7,7 @@ rollouts and takes 80 s; driver work shall stay below 1 % of that, and grow no f
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,8 +61,11 @@ def text_tokenizer(text: str) -> PreTrainedTokenizerFast:
     return fast
 
 
-def step(rollouts: int, tokenizer: Any, ids: torch.Tensor, question: str) -> tuple[dict[str, float], RoutingPlan, int]:
-    """Seconds of each part for one batch, its plan, and its routed tokens."""
+def step(
+    rollouts: int, tokenizer: Any, ids: torch.Tensor, question: str
+) -> tuple[dict[str, float], float, RoutingPlan, int]:
+    """CPU seconds of each part for one batch; of the teacher prompts also those of the main thread alone, which more
+    cores do not shorten; the plan, and its routed tokens."""
     rng = torch.Generator().manual_seed(rollouts)
     lengths = torch.randint(SHORTEST, LONGEST + 1, (rollouts,), generator=rng).tolist()
     scores = (torch.rand(rollouts, generator=rng) < 0.5).float()
@@ -80,13 +84,14 @@ def step(rollouts: int, tokenizer: Any, ids: torch.Tensor, question: str) -> tup
     )
     seconds["routing"] = time.process_time() - started
 
-    started = time.process_time()
+    started, serial = time.process_time(), time.thread_time()
     builder = TeacherPromptBuilder(tokenizer, srpo, 2048 + LONGEST + 512, {})
     rows = plan.routed_rows()
     messages = {row: [{"role": "user", "content": f"{row // GROUP}. {question}"}] for row in rows}
     siblings = {int(plan.routing.demonstration[row]) for row in rows}
     plan, prompts, _ = builder.build(plan, messages, {row: responses[row] for row in siblings})
     seconds["teacher prompts"] = time.process_time() - started
+    in_one_thread = time.thread_time() - serial
     assert len(prompts) == len(rows)
     assert min(len(prompt.input_ids) for prompt in prompts.values()) > SHORTEST
 
@@ -97,10 +102,11 @@ def step(rollouts: int, tokenizer: Any, ids: torch.Tensor, question: str) -> tup
     token_weights(Teacher(rows, entropy), masks, masks, beta=1.0)
     seconds["advantages and weights"] = time.process_time() - started
     assert advantages.shape == (rollouts,)
-    return seconds, plan, sum(lengths[row] for row in rows)
+    return seconds, in_one_thread, plan, sum(lengths[row] for row in rows)
 
 
 def run(rollouts: tuple[int, ...] = (256, 1024, 4096)) -> list[Measure]:
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")  # as verl sets it
     text = corpus()
     tokenizer = text_tokenizer(text)
     ids = torch.tensor(tokenizer(text)["input_ids"])
@@ -108,11 +114,12 @@ def run(rollouts: tuple[int, ...] = (256, 1024, 4096)) -> list[Measure]:
     step(64, tokenizer, ids, question)
     results, totals = [], {}
     for count in rollouts:
-        seconds, plan, routed_tokens = step(count, tokenizer, ids, question)
+        seconds, serial, plan, routed_tokens = step(count, tokenizer, ids, question)
         totals[count] = sum(seconds.values())
         results.append(Measure(f"{count} rollouts: routed", float(plan.routed.sum()), "rollouts"))
         results.append(Measure(f"{count} rollouts: routed tokens", float(routed_tokens), "tokens"))
         results += [Measure(f"{count} rollouts: {part}", value, "s") for part, value in seconds.items()]
+        results.append(Measure(f"{count} rollouts: teacher prompts, in one thread", serial, "s"))
     smallest, largest = min(rollouts), max(rollouts)
     share = totals[smallest] * 256 / smallest / STEP_SECONDS
     growth = totals[largest] / totals[smallest] / (largest / smallest)

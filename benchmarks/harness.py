@@ -2,7 +2,7 @@
 
 On a machine with other work only ratios mean anything, and only of things that were timed in turns. So everything that
 is compared is run round after round, a ratio is the median of the ratios of the rounds, and what is timed is the CPU
-time of this process (user and system), which does not count the turns of others.
+time of this process (user and system, all threads), which does not count the turns of others.
 """
 
 from __future__ import annotations

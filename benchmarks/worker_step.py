@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tqdm import tqdm
 from verl.workers.utils.padding import response_from_nested
 
 from benchmarks.harness import Measure
@@ -125,11 +126,11 @@ def scenario(worker: Any, rank: int, world: int, payload: dict[str, Any]) -> dic
     vocabulary = worker.actor.model_config.hf_config.vocab_size
     batches = {name: make_batch(srpo, vocabulary, **payload["batch"]) for name, srpo in METHODS.items()}
     found: dict[str, dict[str, list[float]]] = {name: defaultdict(list) for name in METHODS}
-    for turn in range(1 + payload["repeats"]):
-        for name, batch in batches.items():
-            for stage, value in one_step(worker, batch).items():
-                if turn:
-                    found[name][stage].append(value)
+    turns = [(turn, name) for turn in range(1 + payload["repeats"]) for name in METHODS]
+    for turn, name in tqdm(turns, desc="steps"):
+        for stage, value in one_step(worker, batches[name]).items():
+            if turn:
+                found[name][stage].append(value)
     return {name: dict(stages) for name, stages in found.items()}
 
 
