@@ -54,7 +54,10 @@ def run_teacher(
         The teacher's answers, and the fields `also` of the routed rows, which are read with them.
     """
     srpo, rows = trainer.srpo, trainer.plan.routed_rows()
-    prompts = {row: torch.tensor(trainer.prompts[row].input_ids) for row in rows}
+    # Failed rollouts of a group share one prompt.
+    distinct = {id(prompt): prompt for prompt in trainer.prompts.values()}
+    tensors = {key: torch.tensor(prompt.input_ids) for key, prompt in distinct.items()}
+    prompts = {row: tensors[id(trainer.prompts[row])] for row in rows}
     if not srpo.logit_loss:
         # The advantage mix needs the teacher at the sampled token only: the response itself is the support.
         put_fields(batch, {TOPK_IDS: jagged(_sampled_tokens(responses, set(rows)))})
