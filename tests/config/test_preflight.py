@@ -1,9 +1,11 @@
 """What is refused before Ray starts, and with which words."""
 
+import os
+
 import pandas as pd
 import pytest
 
-from srpo_verl.config.preflight import check
+from srpo_verl.config.preflight import RAY_HISTORY, Preflight, check
 from srpo_verl.training.run_record import differences_from_paper
 from tests.compose import compose
 from tests.training import tiny_model
@@ -92,3 +94,16 @@ def test_differences_from_the_paper_are_named():
     assert differences_from_paper(compose("srpo")) == {}
     assert differences_from_paper(compose("srpo", ["srpo.topk=20"])) == {"srpo.topk": (100, 20)}
     assert "srpo.rows" in differences_from_paper(compose("grpo"))
+
+
+def test_what_ray_remembers_is_bounded_unless_the_user_says_otherwise(good, monkeypatch):
+    _, overrides = good
+    config = compose("srpo", [f"{key}={value}" for key, value in overrides.items()])
+    [(name, value)] = RAY_HISTORY.items()
+    monkeypatch.setenv("SRPO_RUN_ID", "")
+    for before, after in ((None, value), ("77", "77")):
+        monkeypatch.setenv(name, before or "")
+        if before is None:
+            monkeypatch.delenv(name)
+        Preflight().on_job_start(config)
+        assert os.environ[name] == after
