@@ -23,7 +23,7 @@ SECRET_KEY = re.compile(
 )
 
 # How many past calls Ray's control service remembers, 3 kB each. A step makes four for each rollout, so Ray's own
-# 100,000 are 320 MiB that fill slowly; `ray list tasks` shows at most 10,000. A cluster that runs already keeps its own.
+# 100,000 are 320 MiB that fill slowly; `ray list tasks` shows at most 10,000. A cluster that runs keeps its own bound.
 RAY_HISTORY = {"RAY_task_events_max_num_task_in_gcs": "10000"}
 
 
