@@ -1,6 +1,8 @@
 """The divergence loss on the logits, forward and backward, against the plain way and against a cross-entropy.
 
 - plain: two full log-softmaxes, gather, Jensen-Shannon, all by autograd;
+- TRL's helper for SDPO, if TRL can be imported (`pip install --no-deps --target DIR trl`, PYTHONPATH=DIR): from the
+  logits of student and teacher, so the student's top K and the teacher's targets are timed with it;
 - cross-entropy: forward and backward on the same rows; reading the logits and writing their gradient is the floor.
 
 V = 151,936 (Qwen3), K = 100, all rows distilled: the gradient of the routed rows is the whole gradient.
@@ -8,16 +10,19 @@ V = 151,936 (Qwen3), K = 100, all rows distilled: the gradient of the routed row
 
 from __future__ import annotations
 
+import importlib
+from typing import Any
+
 import torch
 
 from benchmarks.harness import Measure, Work, peak_bytes, ratio, rounds
-from srpo_verl.core import logit_divergence, topk_divergence
+from srpo_verl.core import logit_divergence, student_topk, target_statistics, topk_divergence
 
 VOCABULARY, K = 151_936, 100
 TIME_LIMIT, MEMORY_LIMIT = 1.3, 1.1
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-# The plain way keeps five tensors of the size of the logits, cross-entropy three.
-PLAIN_BYTES, WHOLE_BYTES = 3 * 2**30, 4 * 2**30
+# Logits beyond this: ways that keep several tensors of their size are left out, and cross-entropy works in slices.
+LARGE_BYTES = 2 * 2**30
 
 
 def problem(tokens: int, dtype: torch.dtype) -> tuple[torch.Tensor, ...]:
@@ -34,12 +39,22 @@ def problem(tokens: int, dtype: torch.dtype) -> tuple[torch.Tensor, ...]:
     return logits.requires_grad_(True), rows, ids, teacher
 
 
+def trl_helper() -> Any:
+    """TRL's own loss of SDPO on two models' logits, if TRL is installed; else None."""
+    try:
+        return importlib.import_module("trl.experimental.sdpo.loss_utils").compute_topk_self_distillation_loss
+    except ModuleNotFoundError:
+        return None
+
+
 def ways(tokens: int, dtype: torch.dtype) -> dict[str, Work]:
     logits, rows, ids, teacher = problem(tokens, dtype)
     labels, size = ids[:, 3].contiguous(), tokens * VOCABULARY * dtype.itemsize
-    plain_teacher = logits.detach() * 0.9 if size < PLAIN_BYTES else None
+    plain_teacher = logits.detach() * 0.9 if size < LARGE_BYTES else None
     # Row by row cross-entropy is the same work; in slices it fits into memory where the whole would not.
-    slices = 1 if size < WHOLE_BYTES else -(-size // 2**30)
+    slices = 1 if size < LARGE_BYTES else -(-size // 2**30)
+
+    helper = trl_helper()
 
     def clear() -> None:
         logits.grad = None
@@ -63,9 +78,23 @@ def ways(tokens: int, dtype: torch.dtype) -> dict[str, Work]:
         other = plain_teacher.log_softmax(-1, dtype=torch.float32).gather(-1, ids)
         topk_divergence(student, other).sum().backward()
 
+    def trl() -> None:
+        clear()
+        options = {"distillation_topk": K, "distillation_alpha": 0.5, "distillation_add_tail": True}
+        helper(logits, plain_teacher, **options).sum().backward()
+
+    def ours_from_logits() -> None:
+        clear()
+        assert plain_teacher is not None
+        best = student_topk(logits, rows, K)
+        listed, _ = target_statistics(plain_teacher, rows, best)
+        logit_divergence(logits, rows, best, listed).sum().backward()
+
     found: dict[str, Work] = {"ours": ours, "cross_entropy": cross_entropy}
     if plain_teacher is not None:
         found["plain"] = plain
+        if helper is not None:
+            found |= {"trl": trl, "ours, from two logits": ours_from_logits}
     return {"clear": clear, **found}
 
 
@@ -88,6 +117,9 @@ def run(tokens: tuple[int, ...] = (512, 2048), repeats: int = 5) -> list[Measure
             )
             if "plain" in seconds:
                 results.append(Measure(f"{label}: time / plain", ratio(seconds["ours"], seconds["plain"]), "x", 0.8))
+            if "trl" in seconds:
+                against = ratio(seconds["ours, from two logits"], seconds["trl"])
+                results.append(Measure(f"{label}: time from two models' logits / TRL", against, "x", 0.8))
             own = count * VOCABULARY * dtype.itemsize
             for way, function in work.items():
                 clear()

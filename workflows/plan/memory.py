@@ -185,7 +185,8 @@ def training_moments(
                     **idle_adam,
                     **passing,
                     "logits": logits_bytes(shape, teacher, element),
-                    "one chunk in float32": 2 * settings.chunk * shape.vocab * FLOAT,
+                    # On a CPU pieces are of a MB (`srpo_verl/core/rows.py`).
+                    "one chunk in float32": 0.0 if settings.cpu else 2 * settings.chunk * shape.vocab * FLOAT,
                     "activations": teacher * working_elements(shape) * element,
                     "attention mask": attention_mask(teacher, 1) if settings.mask else 0.0,
                     "top-K payload": topk_payload(teacher, settings.topk),
