@@ -79,7 +79,8 @@ ITEMS = {
     "_compute_metrics (": "verl's metrics",
     "Tracking.log (": "loggers",
 }
-# The driver has nothing to do but wait for the worker, or for rollouts.
+# The driver has nothing to do but wait: in `gen` for rollouts, else for Ray and TransferQueue to and from the worker.
+WAITING = "waiting"
 WAITS = ("get (ray/_private/worker.py", "ReplayBuffer.sample (", "auto_await")
 
 
@@ -164,7 +165,7 @@ def placed(stack: str) -> tuple[str, str]:
     """Stage and item of a sample."""
     stage = next((name for frame, name in STAGES.items() if frame in stack), "between stages")
     item = next((name for frame, name in ITEMS.items() if frame in stack), "other")
-    return stage, "waiting" if item == "other" and any(wait in stack for wait in WAITS) else item
+    return stage, WAITING if item == "other" and any(wait in stack for wait in WAITS) else item
 
 
 def profile_of(folder: Path) -> tuple[Counter[tuple[str, str]], int]:
@@ -175,8 +176,10 @@ def profile_of(folder: Path) -> tuple[Counter[tuple[str, str]], int]:
     total = sum(counts.values())
     for stack, count in stacks_of(folder / "worker.stacks", "_bind_workers_method_to_parent").items():
         stage, item = placed(stack)
-        counts[stage, "waiting"] -= count
-        counts[stage, f"worker: {item}"] += count
+        # Before and after a method the worker reads from and writes to TransferQueue: that stays in the waits.
+        if stage != "between stages":
+            counts[stage, WAITING] -= count
+            counts[stage, f"worker: {item}"] += count
     return counts, total
 
 
