@@ -17,7 +17,7 @@ from workflows.process_tree import ProcessTree
 
 @dataclass
 class Samples:
-    """Per process, by "title pid": steps, and bytes of memory that only it uses, and open files, at those steps."""
+    """Per process, by "title pid": steps, and bytes of its `own_memory`, and open files, at those steps."""
 
     steps: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
     memory: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
@@ -30,7 +30,7 @@ class Samples:
         for process in members:
             with suppress(psutil.NoSuchProcess, psutil.AccessDenied, IndexError):
                 name = f"{process.cmdline()[0].strip().rsplit('/')[-1][:24]} {process.pid}"
-                memory, files = process.memory_full_info().uss, process.num_fds()
+                memory, files = own_memory(process), process.num_fds()
                 self.steps[name].append(step)
                 self.memory[name].append(memory)
                 self.files[name].append(files)
@@ -43,6 +43,16 @@ class Samples:
         last = max(steps[-1] for steps in self.steps.values())
         found = {name: np.flatnonzero(np.array(steps) >= first) for name, steps in self.steps.items()}
         return {name: rows for name, rows in found.items() if len(rows) >= 10 and self.steps[name][-1] >= last - 10}
+
+
+def own_memory(process: psutil.Process) -> int:
+    """Bytes of anonymous memory: what a process has allocated for itself.
+
+    Not USS: pages of a library are in it from the moment at which the last other process that uses them ends, so that
+    a run beside this one that comes to its end would look like growth.
+    """
+    memory = process.memory_info()
+    return memory.rss - memory.shared
 
 
 def slope(x: np.ndarray, y: np.ndarray, *, blocks: int = 20) -> tuple[float, float]:
