@@ -26,12 +26,12 @@ ABLATIONS = {
 }
 RATES = (1e-4, 2e-4, 5e-4)
 PUBLISHED_RATES = Path("docs/evidence/rates.json")
-RATE_SEEDS, MAIN_SEEDS, ABLATION_SEEDS = (100,), range(5), range(3)
+RATE_SEEDS, MAIN_SEEDS, ABLATION_SEEDS = (100, 101, 102), range(5), range(3)
 
 
 def learning_rates(_: Path) -> list[RunSpec]:
     return [
-        RunSpec("learning_rates", method, lr, seed, split="validation", steps=120, eval_every=40)
+        RunSpec("learning_rates", method, lr, seed, split="validation", steps=240)
         for seed in RATE_SEEDS
         for method in MAIN
         for lr in RATES

@@ -41,7 +41,7 @@ class RunSpec:
     lr: float
     seed: int
     split: str = "test"
-    steps: int = 240
+    steps: int = 480
     eval_every: int = 30
     # Further overrides of the config `srpo_lab`.
     overrides: tuple[str, ...] = ()
