@@ -48,6 +48,7 @@ class Evidence:
         self.records = [record for name in EXPERIMENTS_SHOWN for record in read_records(folder / name)]
         with_clock(self.records)
         self.runs = by_label(self.records)
+        self.further = by_label(read_records(folder / "further_seeds"))
 
     def start(self) -> str:
         """What the start policies can do, by seed."""
@@ -114,14 +115,14 @@ class Evidence:
         }
         pairs = [*PAIRS, *((label, parent) for label, parent in ABLATIONS.items())]
         rows = []
-        for one, other in pairs:
-            seeds = sorted(self.runs.get(one, {}).keys() & self.runs.get(other, {}).keys())
+        every = {label: {**self.runs.get(label, {}), **runs} for label, runs in self.further.items()}
+        sets = [(self.runs, *pair) for pair in pairs] + ([(every, "srpo", "grpo")] if every else [])
+        for runs, one, other in sets:
+            seeds = sorted(runs.get(one, {}).keys() & runs.get(other, {}).keys())
             if seeds:
                 row = [f"{NAMES[one]} - {NAMES[other]}", _listed(seeds)]
                 for measure in measures.values():
-                    row.append(
-                        _spread([measure(self.runs[one][s]) - measure(self.runs[other][s]) for s in seeds], sign=True)
-                    )
+                    row.append(_spread([measure(runs[one][s]) - measure(runs[other][s]) for s in seeds], sign=True))
                 rows.append(row)
         return _table(["", "seeds", *measures], rows) if rows else "No run yet."
 

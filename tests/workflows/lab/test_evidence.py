@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from workflows.lab.evidence import PAGE, RECORDS, TABLES, Evidence, fill
-from workflows.lab.experiments import RATES, ablations, chosen_rate, learning_rates, main, reduced
+from workflows.lab.experiments import RATES, ablations, chosen_rate, further_seeds, learning_rates, main, reduced
 from workflows.lab.results import T95, interval, read_records, with_clock
 from workflows.lab.run import RunSpec, record_path
 
@@ -107,6 +107,15 @@ def test_paired_differences_and_budgets(folder):
     # GRPO reads no teacher tokens: at its 2000 tokens the others are at their first validation.
     tokens = evidence.budgets().split("equal tokens")[1]
     assert "| SDPO | 40.0 ± 0.0 | 40.0 ± 0.0 | 40.0 ± 0.0 | 55.0 ± 0.0 |" in tokens
+
+
+def test_further_seeds_are_a_row_of_their_own(folder):
+    for spec in [*main(folder), *further_seeds(folder)]:
+        gain = 0.1 if spec.method == "srpo" and spec.experiment == "main" else 0.0
+        write_record(folder, spec, [0.4, 0.5, 0.5 + gain])
+    paired = Evidence(folder / "records").paired()
+    assert "| SRPO - GRPO | 0, 1, 2, 3, 4 | +10.0 ± 0.0 |" in paired
+    assert "| SRPO - GRPO | 0, 1, 2, 3, 4, 5, 6, 7, 8, 9 | +5.0 ± 3.8 |" in paired
 
 
 def test_the_clock_is_the_methods_median_pace(folder):
