@@ -52,7 +52,8 @@ class Evidence:
 
     def start(self) -> str:
         """What the start policies can do, by seed."""
-        found = {path.stem: json.loads(path.read_text()) for path in sorted((self.folder / "start").glob("*.json"))}
+        paths = sorted((self.folder / "start").glob("*.json"), key=lambda path: int(path.stem))
+        found = {path.stem: json.loads(path.read_text()) for path in paths}
         if not found:
             return "No start policy yet."
         columns = {

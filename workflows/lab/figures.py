@@ -11,14 +11,15 @@ from workflows.lab.results import Record
 if TYPE_CHECKING:
     from workflows.lab.evidence import Evidence
 
+# Okabe and Ito's palette, which colour-blind readers can tell apart.
 COLOURS = {
-    "grpo": "tab:blue",
-    "sdpo": "tab:red",
-    "srpo": "tab:green",
-    "srpo_routing_only": "tab:olive",
-    "srpo_same_rate": "tab:cyan",
+    "grpo": "#0072B2",
+    "sdpo": "#D55E00",
+    "srpo": "#009E73",
+    "srpo_routing_only": "#999933",
+    "srpo_same_rate": "#56B4E9",
 }
-COLOURS |= {"advantage_mix": "tab:purple", "sdpo_correct_only": "tab:orange", "sdpo_incorrect_only": "tab:brown"}
+COLOURS |= {"advantage_mix": "#CC79A7", "sdpo_correct_only": "#E69F00", "sdpo_incorrect_only": "#555555"}
 
 
 def draw(evidence: Evidence, folder: Path) -> None:
@@ -67,7 +68,7 @@ def draw(evidence: Evidence, folder: Path) -> None:
     if "srpo" in evidence.runs:
         curves = [metric("srpo/grad_norm/sdpo")(record) for record in evidence.runs["srpo"].values()]
         places = [x for x in curves[0] if all(x in curve for curve in curves)]
-        grid[1, 2].plot(places, [sum(c[x] for c in curves) / len(curves) for x in places], "--", color="tab:red")
+        grid[1, 2].plot(places, [sum(c[x] for c in curves) / len(curves) for x in places], "--", color="#D55E00")
         lines = grid[1, 2].get_lines()
         grid[1, 2].legend(lines, ["GRPO branch", "SDPO branch"], fontsize=8)
     if grid[0, 0].get_lines():
