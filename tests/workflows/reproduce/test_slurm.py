@@ -120,7 +120,7 @@ def test_the_head_is_on_the_first_node(slurm):
 
 def test_a_job_that_outlives_this_program_is_found_again(slurm):
     """The program is told to stop; the job goes on; the next program watches it instead of starting another."""
-    slurm.write(budget={"steps": [4]}, overrides=["+stand_in.seconds=0.4"])
+    slurm.write(budget={"steps": [4]}, overrides=["+stand_in.seconds=1.5"])
     chosen = slurm.cells()[:1]
     with pytest.raises(KeyboardInterrupt):
         slurm.run(chosen, at_step=(2, _thread.interrupt_main))
