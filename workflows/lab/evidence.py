@@ -26,7 +26,6 @@ NAMES = {
     "grpo": "GRPO",
     "sdpo": "SDPO",
     "srpo": "SRPO",
-    "srpo_same_rate": "SRPO at GRPO's rate",
     "srpo_routing_only": "SRPO, routing only",
     "advantage_mix": "Advantage Mix",
     "sdpo_correct_only": "SDPO, correct only",
@@ -36,8 +35,8 @@ NAMES = {
     "srpo_strict": "SRPO, strict verdict",
 }
 BUDGETS = (0.1, 0.25, 0.5, 1.0)
-PAIRS = (("srpo", "grpo"), ("srpo", "sdpo"), ("sdpo", "grpo"), ("srpo_same_rate", "grpo"), ("srpo_same_rate", "sdpo"))
-EXPERIMENTS_SHOWN = ("main", "same_rate", "ablations", "causes")
+PAIRS = (("srpo", "grpo"), ("srpo", "sdpo"), ("sdpo", "grpo"))
+EXPERIMENTS_SHOWN = ("main", "ablations", "causes")
 
 
 class Evidence:

@@ -3,7 +3,6 @@
 learning_rates  three rates for each main method, on seeds and on a split of held-out questions that nothing else uses
 main            GRPO, SDPO and SRPO on the test split, each at its chosen rate
 further_seeds   GRPO and SRPO on five more seeds (added when five had left open which is better)
-same_rate       SRPO at GRPO's rate, if the choice gave them different ones (added after the rates were known)
 ablations       variants of SDPO and SRPO, at the rate of the method they vary
 causes          the main methods at GRPO's rate with a verdict that wants every written line to be true
 reduced         what `make lab` does: the main methods at the rates found in the full laboratory, two seeds
@@ -93,14 +92,6 @@ def best_accuracy(path: Path) -> float:
     return max(line["accuracy"] for line in lines if line["kind"] == "eval" and line["step"] > 0)
 
 
-def same_rate(folder: Path) -> list[RunSpec]:
-    """SRPO at GRPO's rate: where the two rates differ, the methods must not differ by that alone."""
-    lr = chosen_rate(folder, "grpo")
-    if lr == chosen_rate(folder, "srpo"):
-        return []
-    return [RunSpec("same_rate", "srpo", lr, seed, label="srpo_same_rate") for seed in MAIN_SEEDS]
-
-
 def causes(folder: Path) -> list[RunSpec]:
     """Are lucky siblings, that is right answers with a wrong line, what holds self-distillation back?"""
     lr = chosen_rate(folder, "grpo")
@@ -120,7 +111,6 @@ EXPERIMENTS: dict[str, Callable[[Path], list[RunSpec]]] = {
     "learning_rates": learning_rates,
     "main": main,
     "further_seeds": further_seeds,
-    "same_rate": same_rate,
     "ablations": ablations,
     "causes": causes,
     "reduced": reduced,

@@ -17,7 +17,6 @@ COLOURS = {
     "sdpo": "#D55E00",
     "srpo": "#009E73",
     "srpo_routing_only": "#999933",
-    "srpo_same_rate": "#56B4E9",
 }
 COLOURS |= {"advantage_mix": "#CC79A7", "sdpo_correct_only": "#E69F00", "sdpo_incorrect_only": "#555555"}
 
@@ -79,7 +78,7 @@ def draw(evidence: Evidence, folder: Path) -> None:
     figure, axes = plt.subplots(1, 2, figsize=(12, 4), layout="constrained")
     panel(
         axes[0],
-        ("srpo", "srpo_same_rate", "srpo_routing_only", "advantage_mix", "grpo"),
+        ("srpo", "srpo_routing_only", "advantage_mix", "grpo"),
         accuracy("step"),
         "SRPO's ablations, %",
     )
