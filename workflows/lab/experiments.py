@@ -4,7 +4,8 @@ learning_rates  three rates for each main method, on seeds and on a split of hel
 main            GRPO, SDPO and SRPO on the test split, each at its chosen rate
 further_seeds   GRPO and SRPO on five more seeds (added when five had left open which is better)
 ablations       variants of SDPO and SRPO, at the rate of the method they vary
-causes          the main methods at GRPO's rate with a verdict that wants every written line to be true
+teachers        SRPO and SDPO with a frozen teacher, SRPO with a slow one (added when a run of SRPO had fallen)
+causes          the main methods at GRPO's rate with a verdict that wants a derivation that is true line by line
 reduced         what `make lab` does: the main methods at the rates found in the full laboratory, two seeds
 """
 
@@ -23,6 +24,12 @@ ABLATIONS = {
     "advantage_mix": "srpo",
     "sdpo_correct_only": "sdpo",
     "sdpo_incorrect_only": "sdpo",
+}
+# label -> (method, overrides)
+TEACHERS = {
+    "srpo_frozen": ("srpo", ("srpo.teacher.kind=frozen",)),
+    "srpo_slow_teacher": ("srpo", ("srpo.teacher.ema_rate=0.01",)),
+    "sdpo_frozen": ("sdpo", ("srpo.teacher.kind=frozen",)),
 }
 RATES = (1e-4, 2e-4, 5e-4)
 PUBLISHED_RATES = Path("docs/evidence/rates.json")
@@ -92,6 +99,17 @@ def best_accuracy(path: Path) -> float:
     return max(line["accuracy"] for line in lines if line["kind"] == "eval" and line["step"] > 0)
 
 
+def teachers(folder: Path) -> list[RunSpec]:
+    """On the further seeds as well, since one of them had shown what an EMA teacher can do."""
+    seeds = sorted((*MAIN_SEEDS, *FURTHER_SEEDS), key=lambda seed: (seed != 7, seed))
+    return [
+        RunSpec("teachers", method, chosen_rate(folder, method), seed, overrides=overrides, label=label)
+        for seed in seeds
+        for label, (method, overrides) in TEACHERS.items()
+        if method == "srpo" or seed in ABLATION_SEEDS
+    ]
+
+
 def causes(folder: Path) -> list[RunSpec]:
     """Are lucky siblings, that is right answers with a wrong line, what holds self-distillation back?"""
     lr = chosen_rate(folder, "grpo")
@@ -112,6 +130,7 @@ EXPERIMENTS: dict[str, Callable[[Path], list[RunSpec]]] = {
     "main": main,
     "further_seeds": further_seeds,
     "ablations": ablations,
+    "teachers": teachers,
     "causes": causes,
     "reduced": reduced,
 }

@@ -6,6 +6,7 @@ python -m workflows.lab.measure FOLDER      (a folder that `start_policy` has bu
 from __future__ import annotations
 
 import json
+import random
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,9 +16,11 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
 
 from srpo_verl.core import PromptParts, teacher_prompt_ids
+from workflows.lab.pupil import plain_example
 from workflows.lab.sampler import sample
 from workflows.lab.start_policy import StartPolicy, is_complete
-from workflows.lab.task import LINE, Question, Tables, is_correct, wrong_lines
+from workflows.lab.task import LINE, Question, Tables, is_correct, keeps_form, wrong_lines
+from workflows.tiny_lab.model import END
 
 MAX_NEW_TOKENS = 32
 
@@ -30,6 +33,7 @@ class Answers:
     texts: list[str]
     log_probs: list[torch.Tensor]
     correct: torch.Tensor
+    form: torch.Tensor
     strict: torch.Tensor
 
     @property
@@ -63,14 +67,33 @@ def answer(
     temperature: float,
     generator: torch.Generator,
 ) -> Answers:
-    """Sample and grade. `strict` also wants every written fact to be true."""
+    """Sample and grade. `strict`: correct by a derivation of the question whose every line is true."""
     samples = sample(model, prompts, n=n, temperature=temperature, max_new_tokens=MAX_NEW_TOKENS, generator=generator)
     texts = tokenizer.batch_decode(samples.responses, skip_special_tokens=True)
-    correct = [is_correct(text, tables.value(questions[i // n])) for i, text in enumerate(texts)]
-    strict = [right and wrong_lines(text, tables) == 0 for right, text in zip(correct, texts, strict=True)]
-    return Answers(
-        samples.responses, texts, samples.log_probs, torch.tensor(correct).view(-1, n), torch.tensor(strict).view(-1, n)
-    )
+    correct, form, true = (torch.zeros(len(questions), n, dtype=torch.bool) for _ in range(3))
+    for i, text in enumerate(texts):
+        place, q = divmod(i, n), questions[i // n]
+        correct[place], form[place] = is_correct(text, tables.value(q)), keeps_form(text, q)
+        true[place] = wrong_lines(text, tables) == 0
+    return Answers(samples.responses, texts, samples.log_probs, correct, form, correct & form & true)
+
+
+def answer_shown_truth(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    questions: Sequence[Question],
+    tables: Tables,
+    *,
+    n: int,
+    generator: torch.Generator,
+) -> Answers:
+    """Answers at T = 1 to the teacher's prompt with a true derivation in it: does it (still) use what it reads?"""
+    rng = random.Random(0)
+    prompts = []
+    for q in questions:
+        _, (derivation,) = plain_example(q, lambda fact, _: tables.facts[fact], rng)
+        prompts.append(shown_ids(tokenizer, q, derivation.text.removesuffix(END)))
+    return answer(model, tokenizer, questions, prompts, tables, n=n, temperature=1.0, generator=generator)
 
 
 @torch.no_grad()

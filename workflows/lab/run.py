@@ -22,13 +22,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from srpo_verl.training.routing_plan import Rollout, build_plan
 from srpo_verl.training.step_metrics import routing_metrics
 from srpo_verl.training.teacher_prompts import TeacherPromptBuilder, max_teacher_prompt_length
-from workflows.lab.measure import answer, question_ids, report
+from workflows.lab.measure import answer, answer_shown_truth, question_ids, report
 from workflows.lab.methods import compose, method_overrides
 from workflows.lab.start_policy import StartPolicy, build
 from workflows.lab.task import Question, Tables
 from workflows.lab.twin import Batch, Twin
 
-PROMPTS, ROLLOUTS, VALIDATION_SAMPLES = 8, 8, 16
+PROMPTS, ROLLOUTS, VALIDATION_SAMPLES, SHOWN_SAMPLES = 8, 8, 16, 4
 BRANCHES_EVERY = 30  # steps between two measurements of the gradient of each branch
 
 
@@ -45,7 +45,7 @@ class RunSpec:
     eval_every: int = 30
     # Further overrides of the config `srpo_lab`.
     overrides: tuple[str, ...] = ()
-    # The verdict also wants every written line to be true, so that no correct sibling was lucky.
+    # The verdict also wants a derivation whose every line is true, so that no correct sibling was lucky.
     strict: bool = False
     # The name in tables, if it is not the method's.
     label: str = ""
@@ -165,12 +165,16 @@ class _Trainer:
             "seconds": seconds,
             "sampling_seconds": sampling,
             "response_length": sampled / len(rollouts),
+            "form": float(answers.form.float().mean()),
             "lucky_share": int(lucky.sum()) / max(int(answers.correct.sum()), 1),
             "lucky_demonstrations": float(lucky.flatten()[demonstrations].float().mean()) if demonstrations else 0.0,
         }
 
     def evaluate(self, step: int) -> dict[str, Any]:
-        """avg@16 at T = 0.6 on the held-out questions, with the same random numbers at every step and method."""
+        """avg@16 at T = 0.6 on the held-out questions, with the same random numbers at every step and method.
+
+        `form` and `strict` of the same answers; `shown_*` of the teacher's own answers, shown a true derivation.
+        """
         self.twin.model.eval()
         generator = torch.Generator().manual_seed(10_000 + self.spec.seed)
         ids = [question_ids(self.tokenizer, q) for q in self.held_out]
@@ -184,11 +188,21 @@ class _Trainer:
             temperature=0.6,
             generator=generator,
         )
+        # The teacher's weights, or the policy's own where there is no teacher.
+        shown = answer_shown_truth(
+            self.twin.teacher.eval(), self.tokenizer, self.held_out, self.tables, n=SHOWN_SAMPLES, generator=generator
+        )
+        measured = {
+            "accuracy": answers.correct,
+            "form": answers.form,
+            "strict": answers.strict,
+            "shown_accuracy": shown.correct,
+            "shown_form": shown.form,
+        }
         return {
             "kind": "eval",
             "step": step,
-            "accuracy": round(answers.correct.float().mean().item(), 5),
-            "strict": round(answers.strict.float().mean().item(), 5),
+            **{name: round(values.float().mean().item(), 5) for name, values in measured.items()},
             "cpu_seconds": round(self.cpu_seconds, 2),
             "sampled_tokens": self.sampled_tokens,
             "teacher_tokens": self.teacher_tokens,

@@ -87,10 +87,21 @@ def is_correct(response: str, truth: int) -> bool:
 
 
 def wrong_lines(response: str, tables: Tables) -> int:
-    """How many lines of working state a fact that is not true. A correct answer with one of them was lucky."""
+    """How many lines of working state a fact that is not true. Other lines are not counted: see `keeps_form`."""
     found = (LINE.fullmatch(line) for line in response.split("\n"))
     facts = [((int(m[1]), m[2], int(m[3])), int(m[4])) for m in found if m]
     return sum(tables.facts.get(fact) != result for fact, result in facts)
+
+
+def keeps_form(response: str, q: Question) -> bool:
+    """Whether it is a derivation of the question: its two facts in turn, the join of their results, and that result."""
+    *lines, answer = response.split("\n")
+    found = [LINE.fullmatch(line) for line in lines]
+    if len(found) != 3 or None in found:
+        return False
+    facts = [(int(m[1]), m[2], int(m[3])) for m in found if m]
+    x, y, result = (int(m[4]) for m in found if m)
+    return facts == [(q.a, q.left, q.b), (q.c, q.right, q.d), (x, q.join, y)] and answer == answer_text(result)
 
 
 def sample_question(rng: random.Random, p: int) -> Question:

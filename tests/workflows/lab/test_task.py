@@ -12,6 +12,7 @@ from workflows.lab.task import (
     LINE,
     Tables,
     is_correct,
+    keeps_form,
     parse_question,
     question_stream,
     sample_question,
@@ -58,6 +59,7 @@ def test_true_derivations_are_right_by_both_graders(tables):
         answer = text_of(plain_example(q, lambda fact, _: tables.facts[fact], rng))
         assert is_correct(answer, tables.value(q))
         assert wrong_lines(answer, tables) == 0
+        assert keeps_form(answer, q)
         assert compute_score(row["data_source"], answer, row["reward_model"]["ground_truth"])["score"] == 1.0
 
 
@@ -75,6 +77,25 @@ def test_both_graders_agree_on_the_pupil(tables):
     assert verdicts[True, True] > 5
     assert verdicts[False, True] > 60
     assert verdicts[False, False] == 0
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "so 4 & 3 = 5 % 4 @ 2 = 3\nso 5 % 3 = 4\n#### 4",  # two lines run into one
+        "so 4 & 3 = 5\nnow 5 % 3 = 4\n#### 4",  # a line left out
+        "so 1 @ 2 = 3\nso 4 & 3 = 5\nso 3 % 5 = 4\n#### 4",  # facts in another order
+        "so 4 & 3 = 5\nso 1 @ 2 = 3\nso 5 % 2 = 4\n#### 4",  # joins something else
+        "so 4 & 3 = 5\nso 1 @ 2 = 3\nso 5 % 3 = 4\n#### 1",  # answers something else
+        "so 4 & 3 = 5\nso 1 @ 2 = 3\nso 5 % 3 = 4\n#### 4\n",
+        "#### 4",
+        "",
+    ],
+)
+def test_what_is_no_derivation_does_not_keep_the_form(answer):
+    q = parse_question("Find (4 & 3) % (1 @ 2).")
+    assert keeps_form("so 4 & 3 = 5\nnext 1 @ 2 = 3\nso 5 % 3 = 4\n#### 4", q)
+    assert not keeps_form(answer, q)
 
 
 def test_beliefs_are_kept(tables):
