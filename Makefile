@@ -44,7 +44,7 @@ lab-full: venv
 lab-smollm2: venv
 	$(BIN)/python examples/smollm2/prepare.py --out runs/smollm2/model
 	$(BIN)/python examples/smollm2/data.py arithmetic --out runs/smollm2
-	$(BIN)/python -m workflows.lab.through_verl smollm2 --steps 40 --seeds 0 1 $(ARGS)
+	$(BIN)/python -m workflows.lab.through_verl smollm2 --steps 30 --seeds 0 1 $(ARGS)
 
 # A module's tests stay together: they share what is dear to make. Each run of the real stack takes 7 to 10 GiB.
 PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadscope

@@ -214,7 +214,8 @@ class Evidence:
             runs.setdefault(lines[0]["method"], []).append(lines)
         if not runs:
             return "Not run for this page."
-        steps = sorted({line["step"] for found in runs.values() for run in found for line in _of(run, "eval")})
+        validated = [{line["step"] for line in _of(run, "eval")} for found in runs.values() for run in found]
+        steps = sorted(set.intersection(*validated))
         rows = []
         for method in (method for method in MAIN if method in runs):
             found = runs[method]

@@ -1,7 +1,7 @@
 """Runs of the laboratory through verl itself, with Ray and vLLM; each leaves a record like those of the twin.
 
     python -m workflows.lab.through_verl lab --steps 60 --seeds 0
-    python -m workflows.lab.through_verl smollm2 --steps 40 --seeds 0 1
+    python -m workflows.lab.through_verl smollm2 --steps 30 --seeds 0 1
 
 `lab` is the tiny model and task of the laboratory, at the rates that the laboratory chose: the check that the twin's
 curves are verl's. `smollm2` is SmolLM2-135M-Instruct on arithmetic, one learning rate for all, prepared as in
@@ -71,7 +71,7 @@ class VerlRun:
             own = ["--config-name", "srpo_smollm2", "smollm2.folder=runs/smollm2", f"trainer.default_local_dir={where}"]
             own += ["data.train_batch_size=4", "actor_rollout_ref.actor.ppo_mini_batch_size=4"]
             own += ["data.max_prompt_length=80", "data.max_response_length=16", "srpo.dump_dir=null"]
-            own += ["trainer.val_before_train=true", "trainer.test_freq=10", "srpo.grad_norm_freq=10"]
+            own += ["trainer.val_before_train=true", "trainer.test_freq=15", "srpo.grad_norm_freq=10"]
             own += ["actor_rollout_ref.rollout.val_kwargs.n=8"]
             own += ["trainer.save_freq=10", "trainer.max_actor_ckpt_to_keep=1", "trainer.resume_mode=auto"]
             own += BFLOAT16
