@@ -29,7 +29,8 @@ from workflows.lab.task import Question, Tables
 from workflows.lab.twin import Batch, Twin
 
 PROMPTS, ROLLOUTS, VALIDATION_SAMPLES, SHOWN_SAMPLES = 8, 8, 16, 4
-BRANCHES_EVERY = 30  # steps between two measurements of the gradient of each branch
+# Steps between two measurements of the gradient of each branch, and of the teacher's gain.
+BRANCHES_EVERY, GAIN_EVERY = 30, 10
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ def run(spec: RunSpec, folder: Path, start: StartPolicy | None = None) -> Path:
     lines: list[dict[str, Any]] = [{"kind": "run", **asdict(spec)}, trainer.evaluate(0)]
     window: list[dict[str, float]] = []
     for step in range(1, spec.steps + 1):
-        metrics = trainer.step(measure_branches=step % BRANCHES_EVERY == 1)
+        metrics = trainer.step(measure_branches=step % BRANCHES_EVERY == 1, measure_gain=step % GAIN_EVERY == 0)
         window.append(metrics)
         if step % spec.eval_every == 0:
             lines.append({"kind": "train", "step": step, **_means(window)})
@@ -116,7 +117,7 @@ class _Trainer:
         )
         self.cpu_seconds, self.sampled_tokens, self.teacher_tokens = 0.0, 0, 0
 
-    def step(self, *, measure_branches: bool) -> dict[str, float]:
+    def step(self, *, measure_branches: bool, measure_gain: bool) -> dict[str, float]:
         clock = time.process_time()
         chosen = [self._next_question() for _ in range(PROMPTS)]
         ids = [question_ids(self.tokenizer, q) for q in chosen]
@@ -152,8 +153,12 @@ class _Trainer:
             teacher_prompts={row: torch.tensor(prompt.input_ids) for row, prompt in prompts.items()},
             rollout_log_probs=answers.log_probs,
         )
+        measuring = time.process_time()
+        gain = self.twin.teacher_gain(batch) if measure_gain else None
+        measuring = time.process_time() - measuring
         metrics = routing_metrics(plan) | self.twin.step(batch, measure_branches=measure_branches)
-        seconds = time.process_time() - clock - metrics.pop("measuring_seconds", 0.0)
+        metrics |= {} if gain is None else {"srpo/teacher_gain": gain}
+        seconds = time.process_time() - clock - measuring - metrics.pop("measuring_seconds", 0.0)
         sampled = sum(len(response) for response in answers.responses)
         taught = sum(len(prompts[row].input_ids) + len(answers.responses[row]) for row in prompts)
         self.cpu_seconds += seconds

@@ -39,6 +39,7 @@ from srpo_verl.training.objective import DIVERGENCE, METRIC_SCALE, SRPOObjective
 from srpo_verl.training.routing_plan import RoutingPlan
 from srpo_verl.training.step_metrics import token_metrics
 from srpo_verl.training.teacher import distance, move_towards
+from srpo_verl.training.teacher_gain import shown_siblings, teacher_gain
 from srpo_verl.training.teacher_pass import TeacherPass
 from srpo_verl.training.token_weights import mixed_advantages, token_weights
 
@@ -154,6 +155,17 @@ class Twin:
         metrics |= {key: float(getattr(value, "values", [value])[0]) for key, value in found.items()}
         return loss, metrics, data, outputs
 
+    @torch.no_grad()
+    def teacher_gain(self, batch: Batch) -> float | None:
+        """`srpo/teacher_gain` of the weights as they are; None if nothing is shown to the teacher."""
+        shown = shown_siblings(batch.plan, batch.teacher_prompts)
+        if not shown:
+            return None
+        responses = [batch.responses[row] for row in shown]
+        teacher = response_log_probs(self.teacher, list(shown.values()), responses)
+        student = response_log_probs(self.model, [batch.prompts[row] for row in shown], responses)
+        return teacher_gain(teacher, student, [batch.masks[row] for row in shown])
+
     def _importance(self, batch: Batch, old: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """Truncated importance weights between trainer and sampler, token by token."""
         if batch.importance is not None:
@@ -207,6 +219,17 @@ def packed_logits(model: PreTrainedModel, sequences: Sequence[torch.Tensor]) -> 
     hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state
     inside = torch.arange(ids.shape[1])[None] < lengths[:, None]
     return model.lm_head(hidden[inside])
+
+
+def response_log_probs(
+    model: PreTrainedModel, prompts: Sequence[torch.Tensor], responses: Sequence[torch.Tensor]
+) -> list[torch.Tensor]:
+    """Log-probs of the responses' tokens, (j,) each."""
+    sequences = [torch.cat(pair) for pair in zip(prompts, responses, strict=True)]
+    lengths = torch.tensor([len(response) for response in responses])
+    positions = prediction_positions(jagged(sequences), lengths)
+    scores = torch.log_softmax(packed_logits(model, sequences)[positions], dim=-1)
+    return list(scores.gather(-1, torch.cat(list(responses))[:, None]).squeeze(-1).split(lengths.tolist()))
 
 
 def _padded_later(rows: Sequence[torch.Tensor]) -> torch.Tensor:
