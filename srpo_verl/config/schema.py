@@ -90,6 +90,8 @@ class SRPOConfig:
     chunk_size: int = 256
     # Measure the gradient norm of each branch every so many steps (two more backward passes). 0: never.
     grad_norm_freq: int = 0
+    # Measure every so many steps whether the teacher still reads its demonstration (srpo/teacher_gain). 0: never.
+    teacher_gain_freq: int = 5
     # Folder for the teacher prompts (JSON lines, one file per step). null: none.
     dump_dir: str | None = None
     dump_freq: int = 1
@@ -126,7 +128,8 @@ class SRPOConfig:
         for key, value in (("topk", self.topk), ("chunk_size", self.chunk_size), ("dump_freq", self.dump_freq)):
             if value < 1:
                 yield f"srpo.{key}={value} must be at least 1"
-        for key, value in (("beta", self.beta), ("grad_norm_freq", self.grad_norm_freq)):
+        frequencies = [(key, getattr(self, key)) for key in ("grad_norm_freq", "teacher_gain_freq")]
+        for key, value in (("beta", self.beta), *frequencies):
             if not value >= 0:
                 yield f"srpo.{key}={value} must not be negative"
         for key, value in vars(self.guards).items():

@@ -1,7 +1,8 @@
 """The fields SRPO adds to a rollout in TransferQueue, and where response tokens sit in a packed micro-batch.
 
-TransferQueue silently drops a field that only some of the requested rollouts have, so every field here is written for
-EVERY rollout of the batch: rollouts that are not routed get a row of length zero. `n` rollouts, `j` ragged tokens.
+TransferQueue silently drops a field that only some of the requested rollouts have, so every field of the loss is
+written for EVERY rollout of the batch: rollouts that are not routed get a row of length zero. `n` rollouts, `j` ragged
+tokens.
 """
 
 from __future__ import annotations
@@ -17,6 +18,10 @@ ROUTED = "srpo_routed"
 TOPK_IDS = "srpo_topk_ids"
 # (n, j) int64: the teacher's prompt.
 TEACHER_PROMPTS = "srpo_teacher_prompts"
+# (n, j = 1) int64: 1 if the teacher is asked about a rollout that is shown to it, 0 for a filler.
+SHOWN = "srpo_shown"
+# (n, j, 1) float32: the teacher's log-probs of the sampled tokens of such a rollout, in nats.
+SHOWN_LOG_PROBS = "srpo_shown_log_probs"
 # (n, j, K) float32: teacher log-probs at TOPK_IDS, normalised over the full vocabulary. Not narrower: where teacher and
 # student nearly agree, float16 changes the loss by more than it is worth (docs/performance.md).
 TEACHER_LOG_PROBS = "srpo_teacher_log_probs"

@@ -47,7 +47,16 @@ _DATA_KEYS = (
     "max_prompt_length",
     "train_max_samples",
 )
-_NOT_THE_ALGORITHM = ("checkpoint", "guards", "dump_dir", "dump_freq", "poll_interval", "chunk_size", "grad_norm_freq")
+_NOT_THE_ALGORITHM = (
+    "checkpoint",
+    "guards",
+    "dump_dir",
+    "dump_freq",
+    "poll_interval",
+    "chunk_size",
+    "grad_norm_freq",
+    "teacher_gain_freq",
+)
 
 
 @dataclass

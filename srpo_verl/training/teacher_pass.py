@@ -1,7 +1,7 @@
-"""One forward pass of the teacher over the routed rollouts only, spread evenly over the ranks.
+"""Forward passes of the teacher, spread evenly over the ranks: over the routed rollouts, and over those shown to it.
 
-Every rank must get the same number of rows, or the next collective hangs. The rows that even it out are unrouted ones
-with a prompt of a single token and no response: the batch is a multiple of the ranks, so there are always enough.
+Every rank must get the same number of rows, or the next collective hangs. The rows that even it out are others of the
+batch with a prompt of a single token and no response: the batch is a multiple of the ranks, so there are always enough.
 """
 
 from __future__ import annotations
@@ -17,14 +17,18 @@ from verl.utils.seqlen_balancing import calculate_workload, get_seqlen_balanced_
 
 from srpo_verl.training.fields import (
     ROUTED,
+    SHOWN,
+    SHOWN_LOG_PROBS,
     TEACHER_ENTROPY,
     TEACHER_LOG_PROBS,
     TEACHER_PROMPTS,
     TOPK_IDS,
+    flags,
     jagged,
     require,
 )
 from srpo_verl.training.queue import get_fields, put_fields
+from srpo_verl.training.teacher_gain import shown_siblings, teacher_gain
 
 if TYPE_CHECKING:
     from srpo_verl.training.trainer import SRPOTrainer
@@ -62,21 +66,10 @@ def run_teacher(
         # The advantage mix needs the teacher at the sampled token only: the response itself is the support.
         put_fields(batch, {TOPK_IDS: jagged(_sampled_tokens(responses, set(rows)))})
 
-    lengths = {row: prompts[row].numel() + responses[row].numel() for row in rows}
-    order = spread(lengths, batch_size=len(batch), ranks=_teacher_ranks(trainer))
-    filler = responses[0].new_full((1,), trainer.tokenizer.eos_token_id)
-    meta = batch.select_keys([batch.keys[row] for row in order])
-    put_fields(meta, {TEACHER_PROMPTS: jagged([prompts.get(row, filler) for row in order])})
+    meta, _ = _laid_out(trainer, batch, prompts, responses)
     meta.fields = [ROUTED, TEACHER_PROMPTS, "responses"]
     if not (srpo.logit_loss and srpo.support == "teacher"):
         meta.fields.append(TOPK_IDS)
-    longest = max(lengths.values())
-    budget = srpo.teacher.max_token_len_per_gpu
-    budget = budget or trainer.config.actor_rollout_ref.rollout.log_prob_max_token_len_per_gpu
-    meta.extra_info = {
-        "temperature": trainer.config.actor_rollout_ref.rollout.temperature,
-        "max_token_len_per_gpu": max(budget, longest),
-    }
     trainer.actor_rollout_wg.compute_teacher_targets(meta)
 
     wanted = [TEACHER_ENTROPY, *([] if srpo.logit_loss else [TEACHER_LOG_PROBS]), *also]
@@ -88,6 +81,46 @@ def run_teacher(
     return TeacherPass(rows, list(data[TEACHER_ENTROPY].unbind()), log_probs), data.select(*also)
 
 
+def measure_gain(
+    trainer: SRPOTrainer, batch: KVBatchMeta, responses: Sequence[torch.Tensor], masks: Sequence[torch.Tensor]
+) -> dict[str, float]:
+    """`srpo/teacher_gain`: one more pass of the teacher, over the siblings that are shown to it.
+
+    After `run_teacher`, whose teacher prompts it overwrites.
+    """
+    shown = shown_siblings(trainer.plan, trainer.prompts)
+    if not shown:
+        return {}
+    prompts = {row: torch.tensor(prompt.input_ids) for row, prompt in shown.items()}
+    meta, order = _laid_out(trainer, batch, prompts, responses)
+    put_fields(meta, {SHOWN: flags(torch.tensor([row in shown for row in order]))})
+    meta.fields = [SHOWN, TEACHER_PROMPTS, "responses"]
+    trainer.actor_rollout_wg.compute_shown_log_probs(meta)
+    names = [SHOWN_LOG_PROBS, "old_log_probs"]
+    data = get_fields(batch.select_keys([batch.keys[row] for row in shown]), names)
+    require(data, names)
+    teacher = [row.squeeze(-1) for row in data[SHOWN_LOG_PROBS].unbind()]
+    return {"srpo/teacher_gain": teacher_gain(teacher, data["old_log_probs"].unbind(), [masks[row] for row in shown])}
+
+
+def _laid_out(
+    trainer: SRPOTrainer, batch: KVBatchMeta, prompts: Mapping[int, torch.Tensor], responses: Sequence[torch.Tensor]
+) -> tuple[KVBatchMeta, list[int]]:
+    """The rows that have a teacher prompt, and fillers, ready for a remote call; and their numbers in the batch."""
+    lengths = {row: prompt.numel() + responses[row].numel() for row, prompt in prompts.items()}
+    order = spread(lengths, batch_size=len(batch), ranks=_teacher_ranks(trainer))
+    filler = responses[0].new_full((1,), trainer.tokenizer.eos_token_id)
+    meta = batch.select_keys([batch.keys[row] for row in order])
+    put_fields(meta, {TEACHER_PROMPTS: jagged([prompts.get(row, filler) for row in order])})
+    rollout = trainer.config.actor_rollout_ref.rollout
+    budget = trainer.srpo.teacher.max_token_len_per_gpu or rollout.log_prob_max_token_len_per_gpu
+    meta.extra_info = {
+        "temperature": rollout.temperature,
+        "max_token_len_per_gpu": max(budget, *lengths.values()),
+    }
+    return meta, order
+
+
 def _teacher_ranks(trainer: SRPOTrainer) -> int:
     group = trainer.actor_rollout_wg
     if "teacher" not in group._dispatch_info:
@@ -96,10 +129,10 @@ def _teacher_ranks(trainer: SRPOTrainer) -> int:
 
 
 def spread(lengths: Mapping[int, int], *, batch_size: int, ranks: int) -> list[int]:
-    """Routed rows and fillers, rank after rank, with equal row counts and balanced work.
+    """Rows to ask about and fillers, rank after rank, with equal row counts and balanced work.
 
     Args:
-        lengths: tokens of each routed row, teacher prompt and response.
+        lengths: tokens of each row to ask about, teacher prompt and response.
         batch_size: rows of the batch, a multiple of `ranks`.
     """
     fillers = [row for row in range(batch_size) if row not in lengths][: -len(lengths) % ranks]

@@ -32,7 +32,7 @@ from srpo_verl.training.rollout_failures import take_failures
 from srpo_verl.training.routing_plan import RoutingPlan, build_plan, rollout_of
 from srpo_verl.training.run_record import write_run_record
 from srpo_verl.training.step_metrics import bad_data_metrics, prompt_metrics, routing_metrics, token_metrics
-from srpo_verl.training.teacher_pass import TeacherPass, run_teacher
+from srpo_verl.training.teacher_pass import TeacherPass, measure_gain, run_teacher
 from srpo_verl.training.teacher_prompts import (
     LeftOut,
     TeacherPromptBuilder,
@@ -168,6 +168,9 @@ class SRPOTrainer(DurableTrainer):
             also = ["entropy", *(["rollout_is_weights"] if corrected else [])]
             with marked_timer("srpo_teacher", self.timing_raw):
                 self.teacher, routed = run_teacher(self, batch, self.responses, also)
+            if self._is_due(self.srpo.teacher_gain_freq):
+                with marked_timer("srpo_teacher_gain", self.timing_raw):
+                    metrics.update(measure_gain(self, batch, self.responses, masks))
 
         scalar = self.plan.policy_gradient_advantages(
             row_sums(data["token_level_rewards"]) if "token_level_rewards" in names else self.scores,
@@ -197,12 +200,15 @@ class SRPOTrainer(DurableTrainer):
         batch.extra_info[ANY_ROUTED] = logit_loss
         if logit_loss:
             batch.extra_info[METRIC_SCALE] = self._mini_batches(len(batch)) / max(metrics["srpo/routed_tokens"], 1.0)
-            frequency = self.srpo.grad_norm_freq
-            batch.extra_info[MEASURE_BRANCHES] = frequency > 0 and self.global_steps % frequency == 0
+            batch.extra_info[MEASURE_BRANCHES] = self._is_due(self.srpo.grad_norm_freq)
         batch = super()._update_actor(batch, metrics)
         for key in [key for key in metrics if key.startswith("actor/srpo/")]:
             metrics[key.removeprefix("actor/")] = metrics.pop(key)
         return batch
+
+    def _is_due(self, frequency: int) -> bool:
+        """Whether something that is measured every so many steps (0: never) is measured in this one."""
+        return frequency > 0 and self.global_steps % frequency == 0
 
     def _mini_batches(self, rows: int) -> int:
         actor = self.config.actor_rollout_ref.actor

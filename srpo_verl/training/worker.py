@@ -1,8 +1,8 @@
 """verl's actor-rollout-reference worker, with a teacher and SRPO's loss. Nothing of verl's worker is copied.
 
-Three additions to the remote calls: `compute_log_prob` also returns the student's top-K ids of routed rows,
-`compute_teacher_targets` is new, and `update_actor` ends with the teacher's EMA. The teacher is saved and restored with
-the checkpoint, in the folder `teacher` beside `actor`.
+Additions to the remote calls: `compute_log_prob` also returns the student's top-K ids of routed rows,
+`compute_teacher_targets` and `compute_shown_log_probs` are new, and `update_actor` ends with the teacher's EMA. The
+teacher is saved and restored with the checkpoint, in the folder `teacher` beside `actor`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 from tensordict import TensorDict
@@ -18,10 +19,20 @@ from verl.single_controller.base.decorator import Dispatch, make_nd_compute_data
 from verl.utils import tensordict_utils as tu
 from verl.workers.engine_workers import ActorRolloutRefWorker, TrainingWorker
 
-from srpo_verl.config import settings
+from srpo_verl.config import SRPOConfig, settings
 from srpo_verl.training.branch_gradients import branch_gradient_norms
 from srpo_verl.training.collectors import Collector, KeepLogits, StudentTopK, TeacherTargets
-from srpo_verl.training.fields import ROUTED, TEACHER_PROMPTS, TOPK_IDS, from_lengths, require
+from srpo_verl.training.fields import (
+    ROUTED,
+    SHOWN,
+    SHOWN_LOG_PROBS,
+    TEACHER_LOG_PROBS,
+    TEACHER_PROMPTS,
+    TOPK_IDS,
+    from_lengths,
+    lengths_of,
+    require,
+)
 from srpo_verl.training.objective import SRPOObjective
 from srpo_verl.training.teacher import build_teacher, distance, move_towards
 from srpo_verl.training.weight_socket import of_this_run
@@ -66,12 +77,19 @@ class SRPOWorker(ActorRolloutRefWorker):
 
         A row that is not routed is a filler that evens out the ranks: its response is left out.
         """
-        batch = self._teacher_batch(data)
-        teacher = self.teacher or self.actor
-        student_forward = self._student_logits if self.srpo.teacher.kind == "trust_region" else None
-        with _loss_function(teacher, TeacherTargets(self.srpo, student_forward)):
-            output = teacher.infer_batch(batch)
+        output = self._ask_teacher(self._teacher_batch(data, ROUTED), self.srpo)
         return output.cpu() if output is not None else None
+
+    @register(dispatch_mode=make_nd_compute_dataproto_dispatch_fn(mesh_name="teacher"))
+    def compute_shown_log_probs(self, data: TensorDict) -> TensorDict:
+        """The teacher's log-probs of the responses themselves, for rows with SHOWN, TEACHER_PROMPTS and `responses`."""
+        batch = self._teacher_batch(data, SHOWN)
+        tokens = batch["responses"]
+        batch[TOPK_IDS] = from_lengths(tokens.values().to(torch.int32).unsqueeze(-1), lengths_of(tokens))
+        output = self._ask_teacher(batch, replace(self.srpo, support="student"))
+        if output is None:
+            return None
+        return tu.get_tensordict({SHOWN_LOG_PROBS: output[TEACHER_LOG_PROBS].cpu()}, {})
 
     @register(dispatch_mode=make_nd_compute_dataproto_dispatch_fn(mesh_name="actor"))
     def update_actor(self, data: TensorDict) -> TensorDict:
@@ -116,9 +134,17 @@ class SRPOWorker(ActorRolloutRefWorker):
         """The teacher, if its weights are state of the run: frozen ones are the initial model's."""
         return self.teacher if self.srpo.distils and self.srpo.teacher.kind == "ema" else None
 
-    def _teacher_batch(self, data: TensorDict) -> TensorDict:
-        require(data, (ROUTED, TEACHER_PROMPTS, "responses"))
-        kept = data[ROUTED].values().bool().tolist()
+    def _ask_teacher(self, batch: TensorDict, srpo: SRPOConfig) -> TensorDict | None:
+        """One forward pass; None on a rank that does not collect."""
+        teacher = self.teacher or self.actor
+        student_forward = self._student_logits if srpo.teacher.kind == "trust_region" else None
+        with _loss_function(teacher, TeacherTargets(srpo, student_forward)):
+            return teacher.infer_batch(batch)
+
+    def _teacher_batch(self, data: TensorDict, asked: str) -> TensorDict:
+        """Teacher prompts and responses as a batch; `asked` names the flag of the rows that are no filler."""
+        require(data, (asked, TEACHER_PROMPTS, "responses"))
+        kept = data[asked].values().bool().tolist()
         prompts = data[TEACHER_PROMPTS].unbind()
         responses = [row if keep else row[:0] for row, keep in zip(data["responses"].unbind(), kept, strict=True)]
         tensors = {TOPK_IDS: data[TOPK_IDS]} if TOPK_IDS in data else {}

@@ -10,12 +10,13 @@ pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
 
 # Four groups of eight fair coins: that none of them is mixed happens once in 10^8.
 GROUP = 8
+OVERRIDES = [f"actor_rollout_ref.rollout.n={GROUP}", "srpo.teacher_gain_freq=2"]
 DISTILLING = ("srpo", "sdpo", "srpo_routing_only", "sdpo_correct_only", "sdpo_incorrect_only")
 
 
 @pytest.mark.parametrize("config", [*DISTILLING, "grpo", "advantage_mix"])
 def test_two_real_steps(config, stack_model, tmp_path):
-    result = run(tmp_path, stack_model, config=config, steps=2, overrides=[f"actor_rollout_ref.rollout.n={GROUP}"])
+    result = run(tmp_path, stack_model, config=config, steps=2, overrides=OVERRIDES)
     assert result.returncode == 0, result.log[-4000:]
     assert len(result.steps) == 2
     for step in result.steps:
@@ -31,6 +32,7 @@ def test_two_real_steps(config, stack_model, tmp_path):
         return
     assert first["srpo/routed_share"] > 0
     assert first["srpo/teacher_distance"] > 0
+    assert ["srpo/teacher_gain" in step for step in result.steps] == [False, True]
     if config in DISTILLING:
         assert first["srpo/sdpo_loss"] > 0
     spread = "srpo/weight/std"

@@ -19,6 +19,7 @@ def test_two_ranks_reference_mini_batches_and_resume(stack_model, tmp_path):
         "actor_rollout_ref.actor.use_kl_loss=true",
         "actor_rollout_ref.actor.ppo_mini_batch_size=2",
         "srpo.grad_norm_freq=1",
+        "srpo.teacher_gain_freq=1",
         "trainer.save_freq=2",
     ]
     first = run(tmp_path / "first", stack_model, steps=2, overrides=overrides)
@@ -27,6 +28,7 @@ def test_two_ranks_reference_mini_batches_and_resume(stack_model, tmp_path):
         assert step["srpo/grad_norm/grpo"] > 0
         assert step["srpo/grad_norm/sdpo"] > 0
         assert "actor/kl_loss" in step
+        assert step["srpo/teacher_gain"] != 0
         assert step["training/rollout_probs_diff_max"] < 1e-5
         assert step["srpo/infra_errors"] == 0
     assert "Upsampled batch from" in first.log

@@ -9,7 +9,16 @@ from verl.utils import tensordict_utils as tu
 from verl.workers.utils.padding import response_from_nested
 
 from srpo_verl.config import SRPOConfig
-from srpo_verl.training.fields import TEACHER_ENTROPY, TEACHER_LOG_PROBS, TOPK_IDS, jagged
+from srpo_verl.training.fields import (
+    SHOWN,
+    SHOWN_LOG_PROBS,
+    TEACHER_ENTROPY,
+    TEACHER_LOG_PROBS,
+    TEACHER_PROMPTS,
+    TOPK_IDS,
+    flags,
+    jagged,
+)
 from tests.training import rows as build
 
 VOCABULARY = 280
@@ -206,3 +215,21 @@ def teacher_answers(worker: Any, rank: int, world: int, payload: dict[str, Any])
     fields = step_fields(worker, batch)
     teacher = weights(worker.teacher.engine.module) if worker.teacher is not None else None
     return {"fields": fields, "actor": weights(worker.actor.engine.module), "teacher": teacher}
+
+
+def shown_answers(worker: Any, rank: int, world: int, payload: dict[str, Any]) -> dict[str, Any]:
+    """The teacher's log-probs of `payload["rows"]`, the last of which is a filler, after two updates."""
+    train(worker, rank, world, {"steps": 2})
+    batch, rows = build.make_batch(vocabulary=VOCABULARY, srpo=worker.srpo), payload["rows"]
+    part = batch.select(rows)
+    fields = {
+        SHOWN: flags(torch.tensor([True] * (len(rows) - 1) + [False])),
+        TEACHER_PROMPTS: jagged([*part["teacher_prompts"][:-1], torch.tensor([0])]),
+        "responses": jagged(part["responses"]),
+    }
+    output = worker.compute_shown_log_probs(
+        tu.get_tensordict(fields, {"temperature": 1.0, "max_token_len_per_gpu": 2048})
+    )
+    teacher = weights(worker.teacher.engine.module) if worker.teacher is not None else None
+    found = list(output[SHOWN_LOG_PROBS].unbind())
+    return {"found": found, "actor": weights(worker.actor.engine.module), "teacher": teacher}

@@ -77,6 +77,23 @@ def test_answers_come_from_the_right_weights(model, kind):
         )
 
 
+@pytest.mark.parametrize("overrides", [[], ["srpo.teacher.kind=trust_region", "srpo.support=teacher"]])
+def test_log_probs_of_what_the_teacher_is_shown(model, overrides):
+    """The teacher's weights, its prompts, the sampled tokens; whatever the loss takes its support from."""
+    rows = [3, 0, 7, 5]
+    result = run_ranks(scenarios.shown_answers, 1, model, {"rows": rows}, overrides)
+    batch = make_batch(vocabulary=scenarios.VOCABULARY, srpo=SRPOConfig(topk=8))
+    parts = [naive_step.load(model, result["teacher"])]
+    if overrides:
+        parts.append(naive_step.load(model, result["actor"]))
+    for row, found in zip(rows[:-1], result["found"], strict=False):
+        with torch.no_grad():
+            logits = [naive_step.response_logits(m, batch.teacher_prompts[row], batch.responses[row]) for m in parts]
+        expected = torch.stack(logits).mean(0).log_softmax(-1).gather(-1, batch.responses[row][:, None])
+        torch.testing.assert_close(found.double(), expected, atol=1e-4, rtol=1e-4)
+    assert result["found"][-1].numel() == 0
+
+
 def test_the_teachers_own_support(model):
     overrides = ["srpo.support=teacher"]
     result = run_ranks(scenarios.fields_and_gradients, 1, model, {"cuts": {"whole": {}}}, overrides)

@@ -1,5 +1,7 @@
 """The twin against the real worker: the same loss, gradient, update and EMA on the same batches, for every method."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
@@ -7,6 +9,7 @@ from transformers import AutoModelForCausalLM
 from srpo_verl.config import settings
 from tests.compose import compose
 from tests.training import tiny_model
+from tests.training.naive_step import response_logits
 from tests.training.worker_process import run_ranks
 from tests.workflows.lab.worker_steps import every_method, make_batch
 from workflows.lab.methods import METHODS, method_overrides
@@ -71,6 +74,29 @@ def test_two_steps_equal_the_real_workers(model, real, name):
         if twin.srpo.owns_teacher:
             assert relative(dict(twin.teacher.named_parameters()), expected["teacher"]) < 1e-3
     assert relative(initial, real[name][-1]["student"]) > 1e-2
+
+
+def test_the_twins_gain_by_hand(model):
+    config = compose("srpo", SETTINGS)
+    twin = Twin(AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32), config)
+    batch = twin_batch(settings(config.srpo), 0)
+    twin.step(batch)
+    differences = []
+    for row in batch.plan.routed_rows():
+        sibling = int(batch.plan.routing.demonstration[row])
+        # Of rows with the same sibling, which share a prompt in a run but not here, the last counts.
+        last = max(r for r in batch.plan.routed_rows() if int(batch.plan.routing.demonstration[r]) == sibling)
+        if row == last:
+            response, kept = batch.responses[sibling], batch.masks[sibling].bool()
+            scores = [
+                response_logits(m, prompt, response).log_softmax(-1).gather(-1, response[:, None]).squeeze(-1)[kept]
+                for m, prompt in ((twin.teacher, batch.teacher_prompts[row]), (twin.model, batch.prompts[sibling]))
+            ]
+            differences.append(scores[0] - scores[1])
+    assert twin.teacher_gain(batch) == pytest.approx(torch.cat(differences).mean().item(), abs=1e-5)
+    nothing = make_batch(settings(config.srpo), 0)
+    unrouted = replace(batch, plan=nothing.plan.without(nothing.plan.routed_rows()))
+    assert twin.teacher_gain(unrouted) is None
 
 
 def test_the_methods_are_different_updates(real):
