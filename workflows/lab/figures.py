@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from workflows.lab.results import Record
 
 if TYPE_CHECKING:
-    from workflows.lab.evidence import Evidence
+    from workflows.lab.tables import Evidence
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart.
 COLOURS = {
@@ -19,10 +19,11 @@ COLOURS = {
     "srpo_routing_only": "#999933",
 }
 COLOURS |= {"advantage_mix": "#CC79A7", "sdpo_correct_only": "#E69F00", "sdpo_incorrect_only": "#555555"}
+COLOURS |= {"srpo_frozen": "#56B4E9", "sdpo_frozen": "#E69F00"}
 
 
 def draw(evidence: Evidence, folder: Path) -> None:
-    """Write `curves.svg` and `ablations.svg` into the folder."""
+    """Write `curves.svg`, `ablations.svg` and `teachers.svg` into the folder."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -31,14 +32,21 @@ def draw(evidence: Evidence, folder: Path) -> None:
     matplotlib.rcParams["svg.fonttype"] = "none"
     from matplotlib import pyplot as plt
 
-    from workflows.lab.evidence import NAMES
+    from workflows.lab.tables import NAMES
 
-    def panel(axes, labels: Sequence[str], points: Callable[[Record], dict[float, float]], title: str, xlabel="step"):
-        present = [label for label in labels if label in evidence.runs]
+    def panel(
+        axes,
+        labels: Sequence[str],
+        points: Callable[[Record], dict[float, float]],
+        title: str,
+        xlabel: str = "step",
+        runs: dict[str, dict[int, Record]] = evidence.runs,
+    ) -> None:
+        present = [label for label in labels if label in runs]
         # Curves of different seeds cannot be compared: seeds differ more than methods do.
-        seeds = set.intersection(*(set(evidence.runs[label]) for label in present)) if present else set()
+        seeds = set.intersection(*(set(runs[label]) for label in present)) if present else set()
         for label in present if seeds else []:
-            curves = [points(evidence.runs[label][seed]) for seed in sorted(seeds)]
+            curves = [points(runs[label][seed]) for seed in sorted(seeds)]
             places = [x for x in curves[0] if all(x in curve for curve in curves)]
             values = [[curve[x] for curve in curves] for x in places]
             middle = [sum(column) / len(column) for column in values]
@@ -50,6 +58,9 @@ def draw(evidence: Evidence, folder: Path) -> None:
 
     def accuracy(clock: str) -> Callable[[Record], dict[float, float]]:
         return lambda record: {line[clock]: 100 * line["accuracy"] for line in record.evals}
+
+    def answers(key: str) -> Callable[[Record], dict[float, float]]:
+        return lambda record: {line["step"]: 100 * line[key] for line in record.evals}
 
     def metric(key: str) -> Callable[[Record], dict[float, float]]:
         return lambda record: {line["step"]: line[key] for line in record.train if key in line}
@@ -87,4 +98,15 @@ def draw(evidence: Evidence, folder: Path) -> None:
         if each.get_lines():
             each.legend(fontsize=8)
     figure.savefig(folder / "ablations.svg", metadata={"Date": None})
+    plt.close(figure)
+
+    figure, axes = plt.subplots(1, 4, figsize=(16, 3.8), layout="constrained")
+    compared = ("srpo", "srpo_frozen")
+    panel(axes[0], compared, accuracy("step"), "held-out avg@16, %", runs=evidence.every)
+    panel(axes[1], compared, answers("form"), "answers that keep the form, %", runs=evidence.every)
+    panel(axes[2], compared, answers("shown_form"), "the teacher's own answers that keep it, %", runs=evidence.every)
+    panel(axes[3], compared, metric("srpo/teacher_gain"), "teacher's gain, nats per token", runs=evidence.every)
+    if axes[0].get_lines():
+        axes[0].legend(fontsize=8)
+    figure.savefig(folder / "teachers.svg", metadata={"Date": None})
     plt.close(figure)

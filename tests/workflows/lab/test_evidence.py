@@ -2,26 +2,47 @@
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from workflows.lab.evidence import PAGE, RECORDS, TABLES, Evidence, fill
-from workflows.lab.experiments import RATES, ablations, chosen_rate, further_seeds, learning_rates, main, reduced
+from workflows.lab.evidence import PAGE, RECORDS, TABLES, fill
+from workflows.lab.experiments import (
+    RATES,
+    ablations,
+    chosen_rate,
+    further_seeds,
+    learning_rates,
+    main,
+    reduced,
+    teachers,
+)
 from workflows.lab.results import T95, interval, read_records, with_clock
 from workflows.lab.run import RunSpec, record_path
+from workflows.lab.tables import Evidence
 
 REPOSITORY = Path(__file__).parents[3]
 
 
-def write_record(folder: Path, spec: RunSpec, accuracies: list[float], seconds: float = 0.5) -> None:
+def write_record(
+    folder: Path,
+    spec: RunSpec,
+    accuracies: list[float],
+    seconds: float = 0.5,
+    form: Sequence[float] = (),
+    gains: Sequence[float] = (),
+) -> None:
     evals = [
         {
             "kind": "eval",
             "step": 30 * i,
             "accuracy": accuracy,
             "strict": accuracy / 2,
+            "form": form[i] if form else 1.0,
+            "shown_accuracy": 0.75,
+            "shown_form": form[min(i + 1, len(form) - 1)] if form else 1.0,
             "cpu_seconds": 15.0 * i,
             "sampled_tokens": 1000 * i,
             "teacher_tokens": 500 * i * (spec.method != "grpo"),
@@ -32,6 +53,8 @@ def write_record(folder: Path, spec: RunSpec, accuracies: list[float], seconds: 
         {"kind": "train", "step": 30 * i, "seconds": seconds, "teacher_seconds": 0.1, "actor/entropy": 0.3 / i}
         for i in range(1, len(accuracies))
     ]
+    for line, gain in zip(train, gains, strict=False):
+        line["srpo/teacher_gain"] = gain
     path = record_path(folder, spec)
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = [{"kind": "run", **spec.__dict__}, *evals, *train]
@@ -103,7 +126,10 @@ def test_paired_differences_and_budgets(folder):
     paired = evidence.paired()
     assert "| SRPO - GRPO | 0, 1, 2, 3, 4 | +10.0 ± 0.0 | +10.0 ± 0.0 | +10.0 ± 0.0 |" in paired
     assert "| SDPO - GRPO | 0, 1, 2, 3, 4 | -5.0 ± 0.0 | -25.0 ± 0.0 | -10.0 ± 0.0 |" in paired
-    assert "| SRPO | 0.0002 | 0, 1, 2, 3, 4 | 40.0 ± 0.0 | 70.0 ± 0.0 | 70.0 ± 0.0 | 35.0 ± 0.0 |" in evidence.main()
+    assert (
+        "| SRPO | 0.0002 | 0, 1, 2, 3, 4 | 40.0 ± 0.0 | 70.0 ± 0.0 | 70.0 ± 0.0 | 35.0 ± 0.0 | 100.0 ± 0.0 |"
+        in evidence.main()
+    )
     # GRPO reads no teacher tokens: at its 2000 tokens the others are at their first validation.
     tokens = evidence.budgets().split("equal tokens")[1]
     assert "| SDPO | 40.0 ± 0.0 | 40.0 ± 0.0 | 40.0 ± 0.0 | 55.0 ± 0.0 |" in tokens
@@ -116,6 +142,24 @@ def test_further_seeds_are_a_row_of_their_own(folder):
     paired = Evidence(folder / "records").paired()
     assert "| SRPO - GRPO | 0, 1, 2, 3, 4 | +10.0 ± 0.0 |" in paired
     assert "| SRPO - GRPO | 0, 1, 2, 3, 4, 5, 6, 7, 8, 9 | +5.0 ± 3.8 |" in paired
+
+
+def test_a_fall_is_told_with_what_went_first(folder):
+    """The teacher loses the form one validation before the student does; with a frozen teacher nothing falls."""
+    for spec in [*main(folder), *further_seeds(folder), *teachers(folder)]:
+        if spec.seed == 7 and spec.method == "srpo" and not spec.label:
+            form, gains = [1.0, 1.0, 0.97, 0.4], [0.1, -0.02, -0.2]
+            write_record(folder, spec, [0.4, 0.6, 0.5, 0.25], form=form, gains=gains)
+        else:
+            write_record(folder, spec, [0.4, 0.5, 0.6, 0.6], gains=[0.1, 0.08, 0.05])
+    evidence = Evidence(folder / "records")
+    rows = evidence.falls().splitlines()[2:]
+    assert rows == ["| SRPO | 7 | 60.0 at 30 | 25.0 | 60 | 60 | 90 | 40.0 |"]
+    frozen = next(row for row in evidence.teachers().splitlines() if row.startswith("| SRPO, frozen teacher - SRPO |"))
+    assert "| 0, 1, 2, 3, 4, 5, 6, 7, 8, 9 | +0.0 ± 0.0 | +3.5 ± 7.9 |" in frozen
+    assert frozen.endswith("| none | 7 |")
+    reading = next(row for row in evidence.reading().splitlines() if row.startswith("| SRPO |"))
+    assert "| 75.0 → 75.0 (least 75.0) | 100.0 → 94.0 (least 40.0) | 0.100 → 0.025 | 40.0 |" in reading
 
 
 def test_the_clock_is_the_methods_median_pace(folder):
