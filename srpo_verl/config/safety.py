@@ -34,9 +34,6 @@ class GuardsConfig:
     unmixed: int = 200
     # The EMA teacher is identical to an actor that is being updated.
     idle_teacher: int = 10
-    # The teacher finds what it is shown less likely than the student, who does not see it (counted in measurements, see
-    # srpo.teacher_gain_freq).
-    teacher_gain: int = 6
     # The gradient of one branch is zero although it has tokens (counted in measurements, see srpo.grad_norm_freq).
     branch_gradient: int = 5
     # Steps of the running means that format, entropy, length and accuracy are compared by.

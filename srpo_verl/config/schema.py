@@ -90,8 +90,8 @@ class SRPOConfig:
     chunk_size: int = 256
     # Measure the gradient norm of each branch every so many steps (two more backward passes). 0: never.
     grad_norm_freq: int = 0
-    # Measure every so many steps whether the teacher still reads its demonstration (srpo/teacher_gain). 0: never.
-    teacher_gain_freq: int = 5
+    # Measure every so many steps what the teacher makes of the siblings that it is shown (srpo/teacher_gain). 0: never.
+    teacher_gain_freq: int = 10
     # Folder for the teacher prompts (JSON lines, one file per step). null: none.
     dump_dir: str | None = None
     dump_freq: int = 1

@@ -27,7 +27,6 @@ _VALIDATION = re.compile(r"val-core/.+/(?:acc|reward)/mean@\d+")
 LOST = 0.5  # of the best running accuracy: at or below it, training has lost what it had
 COLLAPSED = 0.25  # of the best running format rate, or of the first running length or entropy: at or below it
 EXPLODED = 4.0  # times the first running length or entropy: at or above it
-UNREAD = -0.05  # nats per token of teacher's gain; a healthy one sinks towards 0 and is noisy there
 GAP_GREW, VALIDATION_FELL = 0.2, 0.1  # beyond the smallest gap so far; below the best validation accuracy
 
 
@@ -82,12 +81,6 @@ class Guards:
                 "hard, or the grader always answers the same",
             ),
             _Guard("idle_teacher", self._idle_teacher, "the EMA teacher equals an actor that is being updated"),
-            _Guard(
-                "teacher_gain",
-                lambda metrics: metrics["srpo/teacher_gain"] < UNREAD if "srpo/teacher_gain" in metrics else None,
-                "the teacher finds the sibling that it is shown less likely than the student does "
-                "(srpo/teacher_gain): it no longer reads demonstrations; srpo.teacher.kind=frozen keeps that skill",
-            ),
             _Guard(
                 "branch_gradient",
                 self._branch_gradient,

@@ -84,11 +84,12 @@ def run_teacher(
 def measure_gain(
     trainer: SRPOTrainer, batch: KVBatchMeta, responses: Sequence[torch.Tensor], masks: Sequence[torch.Tensor]
 ) -> dict[str, float]:
-    """`srpo/teacher_gain`: one more pass of the teacher, over the siblings that are shown to it.
+    """`srpo/teacher_gain`: one more pass of the teacher, over the siblings that are shown to it whole.
 
     After `run_teacher`, whose teacher prompts it overwrites.
     """
-    shown = shown_siblings(trainer.plan, trainer.prompts)
+    whole = {row: prompt for row, prompt in trainer.prompts.items() if not prompt.truncated}
+    shown = shown_siblings(trainer.plan, whole)
     if not shown:
         return {}
     prompts = {row: torch.tensor(prompt.input_ids) for row, prompt in shown.items()}
@@ -100,7 +101,8 @@ def measure_gain(
     data = get_fields(batch.select_keys([batch.keys[row] for row in shown]), names)
     require(data, names)
     teacher = [row.squeeze(-1) for row in data[SHOWN_LOG_PROBS].unbind()]
-    return {"srpo/teacher_gain": teacher_gain(teacher, data["old_log_probs"].unbind(), [masks[row] for row in shown])}
+    gain = teacher_gain(teacher, data["old_log_probs"].unbind(), [masks[row] for row in shown])
+    return {} if gain is None else {"srpo/teacher_gain": gain}
 
 
 def _laid_out(

@@ -28,7 +28,8 @@ def test_two_ranks_reference_mini_batches_and_resume(stack_model, tmp_path):
         assert step["srpo/grad_norm/grpo"] > 0
         assert step["srpo/grad_norm/sdpo"] > 0
         assert "actor/kl_loss" in step
-        assert step["srpo/teacher_gain"] != 0
+        # The teacher's prompt is another one than the student's: they disagree, by less than a few nats.
+        assert 0 < abs(step["srpo/teacher_gain"]) < 5
         assert step["training/rollout_probs_diff_max"] < 1e-5
         assert step["srpo/infra_errors"] == 0
     assert "Upsampled batch from" in first.log

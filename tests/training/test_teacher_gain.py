@@ -23,6 +23,8 @@ def test_the_siblings_that_are_shown_and_the_prompts_that_show_them():
     assert shown_siblings(plan, prompts) == {1: "shows 1", 15: "shows 15"}
     # Sent back to GRPO for want of a prompt: its sibling is shown to nobody.
     assert shown_siblings(plan.without([12, 13, 14]), prompts) == {1: "shows 1"}
+    # Without a prompt that can be used: passed over.
+    assert shown_siblings(plan, {0: prompts[0]}) == {1: "shows 1"}
 
 
 def test_feedback_shows_no_sibling():
@@ -40,3 +42,4 @@ def test_mean_over_the_masked_in_tokens_of_all_siblings():
     student = [torch.tensor([-2.0, -2.5, 0.0]), torch.tensor([-0.25])]
     masks = [torch.tensor([1.0, 1.0, 0.0]), torch.tensor([1.0])]
     assert teacher_gain(teacher, student, masks) == pytest.approx((1.0 + 0.5 - 0.25) / 3)
+    assert teacher_gain(teacher, student, [torch.zeros(3), torch.zeros(1)]) is None

@@ -118,12 +118,13 @@ class Evidence:
     def teachers(self) -> str:
         """SRPO and SDPO with other teachers: differences on the same seeds, and which runs fell."""
         rows = []
-        for label, (method, *_) in TEACHERS.items():
-            for row in _differences(self.every, label, method):
-                seeds = sorted(self.every[label].keys() & self.every[method].keys())
-                fell = [listed(s for s in seeds if _fell(self.every[name][s])) or "none" for name in (label, method)]
+        pairs = [(label, method) for label, (method, *_) in TEACHERS.items()]
+        for one, other in [*pairs, ("srpo_frozen", "grpo")]:
+            for row in _differences(self.every, one, other):
+                seeds = sorted(self.every[one].keys() & self.every[other].keys())
+                fell = [listed(s for s in seeds if _fell(self.every[name][s])) or "none" for name in (one, other)]
                 rows.append([*row, *fell])
-        header = ["", "seeds", *MEASURES, "fell", "fell with the EMA teacher"]
+        header = ["", "seeds", *MEASURES, "fell: the first", "the second"]
         return table(header, rows) if rows else "No run yet."
 
     def reading(self) -> str:
