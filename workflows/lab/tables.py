@@ -60,7 +60,7 @@ class Evidence:
             "accuracy_t1": "T = 1",
             "accuracy_t06": "T = 0.6",
             "mixed_groups": "mixed groups of 8",
-            "lucky_share": "right answers with a wrong line",
+            "lucky_share": "right answers without a true derivation",
             "same_questions_without_sibling": "questions with a right sibling: alone",
             "same_questions_with_sibling": "shown it",
             "p_right_at_first_wrong": "P(right) at the first wrong result: alone",
@@ -138,7 +138,9 @@ class Evidence:
                 ends = [percent(mean(r.evals[place][key] for r in runs)) for place in (0, -1)]
                 row.append(f"{ends[0]} → {ends[1]} (least {percent(min(r.evals[-1][key] for r in runs))})")
             gains = [mean_of([r.train[place].get("srpo/teacher_gain") for r in runs]) for place in (0, -1)]
-            row.append("" if None in gains else f"{gains[0]:.3f} → {gains[1]:.3f}")
+            left = sum("srpo/teacher_gain" in r.train[-1] for r in runs)
+            note = "" if left == len(runs) else f" ({left} of {len(runs)} runs)"
+            row.append("" if None in gains else f"{gains[0]:.3f} → {gains[1]:.3f}{note}")
             row.append(percent(min(r.evals[-1]["form"] for r in runs)))
             rows.append(row)
         header = ["start → end", "seeds", *columns.values(), "teacher's gain, nats", "students' own form, least"]
@@ -152,21 +154,19 @@ class Evidence:
                 if not _fell(record):
                     continue
                 peak = max(record.evals, key=lambda line: line["accuracy"])
-                unread = [line["step"] for line in record.train if line.get("srpo/teacher_gain", 0.0) < 0]
                 rows.append(
                     [
                         NAMES[label],
                         str(seed),
                         f"{percent(peak['accuracy'])} at {peak['step']}",
                         percent(record.final),
-                        str(unread[0]) if unread else "",
                         _first_below(record, "shown_form"),
                         _first_below(record, "form"),
                         percent(record.evals[-1]["form"]),
                     ]
                 )
-        header = ["", "seed", "best", "final", "teacher's gain below 0", "teacher's form lost", "student's form lost"]
-        return table([*header, "final form"], rows) if rows else "No run fell."
+        header = ["", "seed", "best", "final", "teacher's form lost", "student's form lost", "final form"]
+        return table(header, rows) if rows else "No run fell."
 
     def budgets(self) -> str:
         """Best avg@16 within equal steps, CPU time and tokens."""
