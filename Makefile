@@ -38,7 +38,7 @@ lab: venv
 
 # Compare with what is published: python -m workflows.lab.evidence --records runs/lab-full/records --print
 lab-full: venv
-	$(BIN)/python -m workflows.lab.grid learning_rates main ablations further_seeds causes --jobs 2 --folder runs/lab-full $(ARGS)
+	$(BIN)/python -m workflows.lab.grid learning_rates main further_seeds teachers ablations causes --jobs 2 --folder runs/lab-full $(ARGS)
 	$(BIN)/python -m workflows.lab.evidence --records runs/lab-full/records --print
 
 lab-smollm2: venv

@@ -1,6 +1,6 @@
 """Many runs on few cores: resumable run by run, at idle priority, a few at once.
 
-    python -m workflows.lab.grid learning_rates main ablations further_seeds causes --jobs 2 --folder runs/lab
+    python -m workflows.lab.grid learning_rates main further_seeds teachers ablations causes --jobs 2 --folder runs/lab
 
 A run whose record exists is not repeated. A run is claimed with a file lock, which the system releases when the process
 ends, so any number of grids may work on one folder; `kill -STOP` pauses one. Runs come in the order of the list, seed

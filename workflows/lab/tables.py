@@ -268,9 +268,21 @@ class Evidence:
             trained = [line for run in found for line in of_kind(run, "train")]
             row.append(f"{median(line['timing_s/step'] for line in trained):.1f}")
             row.append(f"{mean(line.get('srpo/routed_share', 0.0) for line in trained):.2f}")
+            half = max(line["step"] for line in trained) / 2
+            said = [line["says_correct"] for line in trained if line["step"] > half and "says_correct" in line]
+            row.append(percent(mean(said)) if said else "")
             rows.append(row)
         names = [f"step {step}" for step in steps]
-        return table(["", "lr", "seeds", *names, "seconds per step (median)", "routed share"], rows)
+        header = [
+            "",
+            "lr",
+            "seeds",
+            *names,
+            "seconds per step (median)",
+            "routed share",
+            'say "correct", second half, %',
+        ]
+        return table(header, rows)
 
     def _ordered(self) -> list[tuple[str, dict[int, Record]]]:
         return [(label, self.runs[label]) for label in NAMES if label in self.runs]

@@ -103,15 +103,24 @@ def do(run: VerlRun, folder: Path) -> Path:
 
 
 def record_lines(run: VerlRun, where: Path) -> list[dict[str, Any]]:
-    """The record of a finished run, from its metrics."""
+    """The record of a finished run, from its metrics and rollouts."""
     lines: list[dict[str, Any]] = [{"kind": "run", **run.__dict__}]
     for record in read_run(where).records:
         found = {key: float(f"{record.data[key]:.5g}") for key in KEPT if key in record.data}
         if record.step > 0:
-            lines.append({"kind": "train", "step": record.step, **found})
+            lines.append({"kind": "train", "step": record.step, **found, **_leak(where / "rollouts", record.step)})
         if (accuracy := record.accuracy()) is not None:
             lines.append({"kind": "eval", "step": record.step, "accuracy": round(accuracy, 5)})
     return lines
+
+
+def _leak(rollouts: Path, step: int) -> dict[str, float]:
+    """Share of a step's rollouts that say "correct": a word of the teacher's prompt, which no question holds."""
+    path = rollouts / f"{step}.jsonl"
+    if not path.exists():
+        return {}
+    outputs = [json.loads(line)["output"].lower() for line in path.read_text().splitlines()]
+    return {"says_correct": round(sum("correct" in output for output in outputs) / len(outputs), 5)}
 
 
 def runs(kind: str, seeds: Sequence[int], steps: int) -> list[VerlRun]:

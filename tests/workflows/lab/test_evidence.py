@@ -177,11 +177,11 @@ def test_smollm2_runs_by_step_and_seed(tmp_path):
             {"kind": "run", "method": "grpo", "lr": 1e-5, "seed": seed},
             {"kind": "eval", "step": 0, "accuracy": 0.125},
             {"kind": "train", "step": 1, "timing_s/step": 4.0},
-            {"kind": "train", "step": 2, "timing_s/step": 6.0 + seed},
+            {"kind": "train", "step": 2, "timing_s/step": 6.0 + seed, "says_correct": 0.25 + seed / 4},
             {"kind": "eval", "step": 2, "accuracy": end},
         ]
         (folder / f"grpo-{seed}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert "| GRPO | 1e-05 | 0, 1 | 12.5 / 12.5 | 50.0 / 25.0 | 5.0 | 0.00 |" in Evidence(tmp_path).smollm2()
+    assert "| GRPO | 1e-05 | 0, 1 | 12.5 / 12.5 | 50.0 / 25.0 | 5.0 | 0.00 | 37.5 |" in Evidence(tmp_path).smollm2()
 
 
 def page_with_markers() -> str:

@@ -40,10 +40,13 @@ def test_record_of_a_finished_run(tmp_path):
         {"step": 2, "data": {"srpo/accuracy": 0.5, "val-core/tiny_arithmetic/acc/mean@16": 0.75}},
     ]
     (start / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in logged))
+    (tmp_path / "rollouts").mkdir()
+    outputs = ["The correct answer is 4", "4", "Correctly: 4", "right"]
+    (tmp_path / "rollouts" / "2.jsonl").write_text("".join(json.dumps({"output": o}) + "\n" for o in outputs))
     lines = record_lines(VerlRun("lab", "srpo", 1e-4, 0, 2), tmp_path)
     assert lines[1:] == [
         {"kind": "eval", "step": 0, "accuracy": 0.25},
         {"kind": "train", "step": 1, "srpo/accuracy": 0.12346},
-        {"kind": "train", "step": 2, "srpo/accuracy": 0.5},
+        {"kind": "train", "step": 2, "srpo/accuracy": 0.5, "says_correct": 0.5},
         {"kind": "eval", "step": 2, "accuracy": 0.75},
     ]
