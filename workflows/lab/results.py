@@ -13,6 +13,9 @@ from typing import Any
 # Two-sided 95 % quantiles of Student's t by degrees of freedom.
 T95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262, 10: 2.228, 11: 2.201}
 
+# A run fell if it ends below this share of its best; a form is lost below this share of the answers.
+FELL, FORM_LOST = 0.8, 0.9
+
 
 @dataclass(frozen=True)
 class Record:
@@ -40,6 +43,15 @@ class Record:
     @property
     def final(self) -> float:
         return self.evals[-1]["accuracy"]
+
+    @property
+    def fell(self) -> bool:
+        """Whether the run ends far below its best."""
+        return self.final < FELL * self.best()
+
+    def lost(self, form: str) -> str:
+        """The first validation at which answers no longer have a form (`form`, `shown_form`); empty if they keep it."""
+        return next((str(line["step"]) for line in self.evals if line[form] < FORM_LOST), "")
 
     @property
     def last_step(self) -> int:

@@ -30,8 +30,6 @@ NAMES = {
 BUDGETS = (0.1, 0.25, 0.5, 1.0)
 PAIRS = (("srpo", "grpo"), ("srpo", "sdpo"), ("sdpo", "grpo"))
 EXPERIMENTS_SHOWN = ("main", "ablations", "causes")
-# A run fell if it ends below this share of its best; a form is lost below this share of the answers.
-FELL, FORM_LOST = 0.8, 0.9
 
 
 class Evidence:
@@ -122,7 +120,7 @@ class Evidence:
         for one, other in [*pairs, ("srpo_frozen", "grpo")]:
             for row in _differences(self.every, one, other):
                 seeds = sorted(self.every[one].keys() & self.every[other].keys())
-                fell = [listed(s for s in seeds if _fell(self.every[name][s])) or "none" for name in (one, other)]
+                fell = [listed(s for s in seeds if self.every[name][s].fell) or "none" for name in (one, other)]
                 rows.append([*row, *fell])
         header = ["", "seeds", *MEASURES, "fell: the first", "the second"]
         return table(header, rows) if rows else "No run yet."
@@ -131,9 +129,9 @@ class Evidence:
         """What the teacher (the policy itself, where there is none) answers when it is shown a true derivation."""
         columns = {"shown_accuracy": "right", "shown_form": "form kept"}
         rows = []
-        for label in (name for name in NAMES if name in self.every):
-            runs = list(self.every[label].values())
-            row = [NAMES[label], listed(self.every[label])]
+        for label, found in self._ordered(self.every):
+            runs = list(found.values())
+            row = [NAMES[label], listed(found)]
             for key in columns:
                 ends = [percent(mean(r.evals[place][key] for r in runs)) for place in (0, -1)]
                 row.append(f"{ends[0]} → {ends[1]} (least {percent(min(r.evals[-1][key] for r in runs))})")
@@ -149,9 +147,9 @@ class Evidence:
     def falls(self) -> str:
         """Runs that end far below their best: what went first."""
         rows = []
-        for label in (name for name in NAMES if name in self.every):
-            for seed, record in sorted(self.every[label].items()):
-                if not _fell(record):
+        for label, found in self._ordered(self.every):
+            for seed, record in sorted(found.items()):
+                if not record.fell:
                     continue
                 peak = max(record.evals, key=lambda line: line["accuracy"])
                 rows.append(
@@ -160,8 +158,8 @@ class Evidence:
                         str(seed),
                         f"{percent(peak['accuracy'])} at {peak['step']}",
                         percent(record.final),
-                        _first_below(record, "shown_form"),
-                        _first_below(record, "form"),
+                        record.lost("shown_form"),
+                        record.lost("form"),
                         percent(record.evals[-1]["form"]),
                     ]
                 )
@@ -201,7 +199,7 @@ class Evidence:
             "response_length": "length",
         }
         rows = []
-        for label, runs in self._ordered():
+        for label, runs in self._ordered(self.runs | {label: self.every[label] for label in self.teacher_runs}):
             row = [NAMES[label]]
             for key in columns:
                 ends = [mean_of([r.train[place].get(key) for r in runs.values()]) for place in (0, -1)]
@@ -284,8 +282,9 @@ class Evidence:
         ]
         return table(header, rows)
 
-    def _ordered(self) -> list[tuple[str, dict[int, Record]]]:
-        return [(label, self.runs[label]) for label in NAMES if label in self.runs]
+    def _ordered(self, runs: dict[str, dict[int, Record]] | None = None) -> list[tuple[str, dict[int, Record]]]:
+        runs = self.runs if runs is None else runs
+        return [(label, runs[label]) for label in NAMES if label in runs]
 
 
 MEASURES: dict[str, Callable[[Record], float]] = {
@@ -302,12 +301,3 @@ def _differences(runs: dict[str, dict[int, Record]], one: str, other: str) -> li
         return []
     cells = [spread([f(runs[one][s]) - f(runs[other][s]) for s in seeds], sign=True) for f in MEASURES.values()]
     return [[f"{NAMES[one]} - {NAMES[other]}", listed(seeds), *cells]]
-
-
-def _fell(record: Record) -> bool:
-    return record.final < FELL * record.best()
-
-
-def _first_below(record: Record, key: str) -> str:
-    """The first validation at which the form is lost."""
-    return next((str(line["step"]) for line in record.evals if line[key] < FORM_LOST), "")
