@@ -121,8 +121,9 @@ class Evidence:
             for row in _differences(self.every, one, other):
                 seeds = sorted(self.every[one].keys() & self.every[other].keys())
                 fell = [listed(s for s in seeds if self.every[name][s].fell) or "none" for name in (one, other)]
-                rows.append([*row, *fell])
-        header = ["", "seeds", *MEASURES, "fell: the first", "the second"]
+                higher = sum(self.every[one][s].final > self.every[other][s].final for s in seeds)
+                rows.append([*row, f"{higher} of {len(seeds)}", *fell])
+        header = ["", "seeds", *MEASURES, "ends higher on", "fell: the first", "the second"]
         return table(header, rows) if rows else "No run yet."
 
     def reading(self) -> str:

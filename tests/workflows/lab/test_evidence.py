@@ -157,7 +157,7 @@ def test_a_fall_is_told_with_what_went_first(folder):
     assert rows == ["| SRPO | 7 | 60.0 at 30 | 25.0 | 60 | 90 | 40.0 |"]
     frozen = next(row for row in evidence.teachers().splitlines() if row.startswith("| SRPO, frozen teacher - SRPO |"))
     assert "| 0, 1, 2, 3, 4, 5, 6, 7, 8, 9 | +0.0 ± 0.0 | +3.5 ± 7.9 |" in frozen
-    assert frozen.endswith("| none | 7 |")
+    assert frozen.endswith("| 1 of 10 | none | 7 |")
     reading = next(row for row in evidence.reading().splitlines() if row.startswith("| SRPO |"))
     assert "| 75.0 → 75.0 (least 75.0) | 100.0 → 94.0 (least 40.0) | 0.100 → 0.025 | 40.0 |" in reading
 
