@@ -108,7 +108,7 @@ class Evidence:
 
     def paired(self) -> str:
         """Differences between methods on the same seeds."""
-        pairs = [*PAIRS, *((label, parent) for label, parent in ABLATIONS.items())]
+        pairs = [*PAIRS, *ABLATIONS.items(), ("srpo_strict", "grpo_strict")]
         sets = [(self.runs, *pair) for pair in pairs] + ([(self.every, "srpo", "grpo")] if self.further else [])
         rows = [row for runs, one, other in sets for row in _differences(runs, one, other)]
         return table(["", "seeds", *MEASURES], rows) if rows else "No run yet."
