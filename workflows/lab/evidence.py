@@ -57,7 +57,7 @@ def main() -> None:
         )
     evidence = Evidence(args.records)
     if args.print:
-        print("\n\n".join(getattr(evidence, name)() for name in TABLES))
+        print("\n\n".join(f"## {name}\n\n{getattr(evidence, name)()}" for name in TABLES))
         return
     from workflows.lab.figures import draw
 
