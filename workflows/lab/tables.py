@@ -201,12 +201,12 @@ class Evidence:
         }
         rows = []
         for label, runs in self._ordered(self.runs | {label: self.every[label] for label in self.teacher_runs}):
-            row = [NAMES[label]]
+            row = [NAMES[label], listed(runs)]
             for key in columns:
                 ends = [mean_of([r.train[place].get(key) for r in runs.values()]) for place in (0, -1)]
                 row.append("" if None in ends else f"{ends[0]:.3g} → {ends[1]:.3g}")
             rows.append(row)
-        return table(["first → last window of steps", *columns.values()], rows) if rows else "No run yet."
+        return table(["first → last window of steps", "seeds", *columns.values()], rows) if rows else "No run yet."
 
     def cost(self) -> str:
         """CPU seconds and tokens per step."""
