@@ -1,7 +1,7 @@
 # make demo    train a tiny model with SRPO on this machine's CPU, about five minutes
 # make walk    prepare, train, evaluate, report with a tiny model on this machine's CPU (docs/workflows.md)
 # make lab     GRPO, SDPO and SRPO with two seeds in the laboratory of docs/evidence.md; `make lab-full` all of it,
-#              `make lab-smollm2` SmolLM2-135M on arithmetic (hours, 13 GiB)
+#              `make lab-smollm2` SmolLM2-135M on arithmetic (more than an hour, 13 GiB)
 # make test    every test; `make test-fast` leaves out those that start Ray and vLLM
 # make test-cluster    a run over a Ray cluster of two nodes (network namespaces; needs root), one of which is lost
 # make reproduce-demo  a grid of twelve tiny runs, killed half way and started again

@@ -86,6 +86,7 @@ class SRPOWorker(ActorRolloutRefWorker):
         batch = self._teacher_batch(data, SHOWN)
         tokens = batch["responses"]
         batch[TOPK_IDS] = from_lengths(tokens.values().to(torch.int32).unsqueeze(-1), lengths_of(tokens))
+        # The ids are given, whatever the loss takes its support from.
         output = self._ask_teacher(batch, replace(self.srpo, support="student"))
         if output is None:
             return None

@@ -58,6 +58,7 @@ def test_the_worker_sees_the_same_settings():
         ({"topk": "many"}, "many"),
         ({"beta": -1}, "srpo.beta"),
         ({"beta": float("nan")}, "srpo.beta"),
+        ({"teacher_gain_freq": -1}, "srpo.teacher_gain_freq=-1 must not be negative"),
         ({"rows": "wrong"}, "srpo.rows='wrong' is not one of incorrect"),
         ({"teacher": {"kind": "best"}}, "srpo.teacher.kind='best' is not one of ema"),
         ({"teacher": {"ema_rate": 1.1}}, "srpo.teacher.ema_rate"),

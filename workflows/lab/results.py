@@ -49,9 +49,9 @@ class Record:
         """Whether the run ends far below its best."""
         return self.final < FELL * self.best()
 
-    def lost(self, form: str) -> str:
-        """The first validation at which answers no longer have a form (`form`, `shown_form`); empty if they keep it."""
-        return next((str(line["step"]) for line in self.evals if line[form] < FORM_LOST), "")
+    def lost_at(self, form: str) -> int | None:
+        """Step of the first validation without the form: of the answers (`form`), of the teacher's (`shown_form`)."""
+        return next((line["step"] for line in self.evals if line[form] < FORM_LOST), None)
 
     @property
     def last_step(self) -> int:

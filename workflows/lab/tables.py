@@ -153,14 +153,14 @@ class Evidence:
                 if not record.fell:
                     continue
                 peak = max(record.evals, key=lambda line: line["accuracy"])
+                lost = [record.lost_at(form) for form in ("shown_form", "form")]
                 rows.append(
                     [
                         NAMES[label],
                         str(seed),
                         f"{percent(peak['accuracy'])} at {peak['step']}",
                         percent(record.final),
-                        record.lost("shown_form"),
-                        record.lost("form"),
+                        *("" if step is None else str(step) for step in lost),
                         percent(record.evals[-1]["form"]),
                     ]
                 )
