@@ -51,10 +51,11 @@ def main() -> None:
     parser.add_argument("--print", action="store_true", help="print the tables and leave the page as it is")
     parser.add_argument("--publish", type=Path, metavar="FOLDER", help="first copy the records of this folder to docs")
     args = parser.parse_args()
+    wanted = args.publish / "records" if args.publish else args.records
+    if not wanted.is_dir():
+        parser.error(f"{wanted} is not a folder of records; make one with python -m workflows.lab.grid.")
     if args.publish:
-        shutil.copytree(
-            args.publish / "records", RECORDS, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.lock", "*.part")
-        )
+        shutil.copytree(wanted, RECORDS, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.lock", "*.part"))
     evidence = Evidence(args.records)
     if args.print:
         print("\n\n".join(f"## {name}\n\n{getattr(evidence, name)()}" for name in TABLES))
