@@ -21,7 +21,7 @@ from pathlib import Path
 
 import psutil
 
-from srpo_verl.config.preflight import RAY_HISTORY
+from srpo_verl.launch.preflight import RAY_HISTORY
 
 
 def main() -> None:

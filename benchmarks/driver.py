@@ -19,9 +19,9 @@ from transformers import PreTrainedTokenizerFast
 
 from benchmarks.harness import Measure
 from srpo_verl.config import SRPOConfig
-from srpo_verl.training.routing_plan import Rollout, RoutingPlan, build_plan
-from srpo_verl.training.teacher_prompts import TeacherPromptBuilder
-from srpo_verl.training.token_weights import token_weights
+from srpo_verl.training.step.routing_plan import Rollout, RoutingPlan, build_plan
+from srpo_verl.training.step.teacher_prompts import TeacherPromptBuilder
+from srpo_verl.training.step.token_weights import token_weights
 
 STEP_SECONDS, SHARE, GROWTH = 80.0, 0.01, 1.5
 GROUP, SHORTEST, LONGEST, QUESTION = 8, 512, 8192, 400

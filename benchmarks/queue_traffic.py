@@ -29,9 +29,9 @@ from benchmarks.driver import GROUP, LONGEST, QUESTION, SHORTEST, STEP_SECONDS, 
 from benchmarks.harness import Measure
 from srpo_verl.config import settings
 from srpo_verl.training.fields import TEACHER_ENTROPY, TEACHER_LOG_PROBS, TOPK_IDS, jagged
-from srpo_verl.training.queue import get_fields
-from srpo_verl.training.teacher_prompts import TeacherPromptBuilder
-from srpo_verl.training.trainer import SRPOTrainer
+from srpo_verl.training.step.queue import get_fields
+from srpo_verl.training.step.teacher_prompts import TeacherPromptBuilder
+from srpo_verl.training.step.trainer import SRPOTrainer
 from tests.compose import compose
 
 PARTITION, K, PAYLOAD_ROLLOUTS, SHARE = "train", 100, 32, 0.01

@@ -18,10 +18,10 @@ from verl.workers.utils.padding import response_from_nested
 
 from benchmarks.harness import Measure
 from srpo_verl.config import SRPOConfig
-from srpo_verl.training.collectors import Collector
 from srpo_verl.training.fields import TEACHER_ENTROPY, TEACHER_LOG_PROBS, TOPK_IDS
-from srpo_verl.training.routing_plan import Rollout, build_plan
-from srpo_verl.training.worker import _loss_function
+from srpo_verl.training.step.routing_plan import Rollout, build_plan
+from srpo_verl.training.worker.collectors import Collector
+from srpo_verl.training.worker.worker import _loss_function
 from tests.training import rows, tiny_model
 from tests.training.worker_process import run_ranks
 

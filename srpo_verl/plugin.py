@@ -104,7 +104,7 @@ def check_registered() -> None:
 
 
 after_import("verl.trainer.ppo.core_algos", _import("srpo_verl.training.registered_losses"))
-after_import("verl.trainer.ppo.v1", _import("srpo_verl.training.trainer"))
+after_import("verl.trainer.ppo.v1", _import("srpo_verl.training.step.trainer"))
 if without_gpu():
     import srpo_verl.cpu.platform  # noqa: F401
 

@@ -14,9 +14,9 @@ from transformers import AutoTokenizer
 from srpo_verl.config import SRPOConfig, TeacherConfig
 from srpo_verl.config.data_check import check_file, row_problem
 from srpo_verl.core import checked_verdict
-from srpo_verl.training.routing_plan import Rollout, build_plan
-from srpo_verl.training.step_metrics import bad_data_metrics, prompt_metrics
-from srpo_verl.training.teacher_prompts import LeftOut, TeacherPromptBuilder
+from srpo_verl.training.step.routing_plan import Rollout, build_plan
+from srpo_verl.training.step.step_metrics import bad_data_metrics, prompt_metrics
+from srpo_verl.training.step.teacher_prompts import LeftOut, TeacherPromptBuilder
 from tests.training import tiny_model
 
 SRPO = SRPOConfig()

@@ -18,7 +18,7 @@ def test_importing_verl_registers_everything_on_demand():
     code = (
         "import sys, verl\n"
         "assert 'srpo_verl.plugin' in sys.modules\n"
-        "assert 'srpo_verl.training.trainer' not in sys.modules, 'every process would pay for it'\n"
+        "assert 'srpo_verl.training.step.trainer' not in sys.modules, 'every process would pay for it'\n"
         "from verl.trainer.ppo.v1 import get_trainer_cls\n"
         "assert get_trainer_cls('srpo').__name__ == 'SRPOTrainer'\n"
         "from srpo_verl.plugin import check_registered\n"

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf, open_dict
 
-from srpo_verl.config.preflight import secrets
+from srpo_verl.launch.preflight import secrets
 from tests.compose import compose
 
 REPOSITORY = Path(__file__).resolve().parents[1]

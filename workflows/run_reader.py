@@ -1,7 +1,8 @@
 """What a run left behind, read back: its metrics over all its starts, its config and its record.
 
 A run's folder is `trainer.default_local_dir`. Each start wrote `srpo_run/<time>/{config.yaml, run.json, metrics.jsonl}`
-into it (see `srpo_verl.training.run_record`). The demo keeps that folder in `checkpoints`, with the metrics beside it.
+into it (see `srpo_verl.training.durable.run_record`). The demo keeps that folder in `checkpoints`, with the metrics
+beside it.
 """
 
 from __future__ import annotations

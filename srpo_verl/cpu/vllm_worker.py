@@ -12,7 +12,7 @@ from verl.workers.rollout.vllm_rollout.bucketed_weight_transfer import BucketedW
 from vllm.config import set_current_vllm_config
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 
-from srpo_verl.training.vllm_worker import WorkerExtension
+from srpo_verl.training.rollout.vllm_worker import WorkerExtension
 
 
 class CPUWorkerExtension(WorkerExtension):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from srpo_verl.training import checkpoint_store as store
+from srpo_verl.training.durable import checkpoint_store as store
 from tests.stack.launch import run, write_data
 from workflows.run_errors import explain
 

@@ -11,7 +11,7 @@ from verl.utils import tensordict_utils as tu
 from srpo_verl.config import SRPOConfig
 from srpo_verl.core import entropy_weights
 from srpo_verl.training.fields import ROUTED, TEACHER_LOG_PROBS, TEACHER_PROMPTS, TOKEN_WEIGHTS, TOPK_IDS, flags, jagged
-from srpo_verl.training.routing_plan import Rollout, RoutingPlan, build_plan
+from srpo_verl.training.step.routing_plan import Rollout, RoutingPlan, build_plan
 
 # Group by group: mixed, all wrong, all correct, mixed.
 SCORES = {"a": (0, 1, 0, 1), "b": (0, 0, 0, 0), "c": (1, 1, 1, 1), "d": (0, 0, 0, 1)}

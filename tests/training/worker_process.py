@@ -74,7 +74,7 @@ def _rank(
     )
     from verl.workers.engine_workers import ActorRolloutRefWorker
 
-    from srpo_verl.training.worker import SRPOWorker
+    from srpo_verl.training.worker.worker import SRPOWorker
 
     worker_class = ActorRolloutRefWorker if plain_verl else SRPOWorker
     worker = worker_class(config=worker_config(Path(model), overrides), role="actor")

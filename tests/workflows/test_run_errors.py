@@ -11,7 +11,7 @@ def test_innermost_exception_of_the_main_process():
     assert explain(FAILED.read_text()) == (
         "ValueError: srpo.topk=100 is above the vocabulary (64 entries):\n"
         "set srpo.topk to 64 or less\n"
-        "  at /repo/srpo_verl/training/objective.py:88 in __call__"
+        "  at /repo/srpo_verl/training/worker/objective.py:88 in __call__"
     )
 
 

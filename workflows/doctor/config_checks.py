@@ -16,7 +16,7 @@ def check_settings(config: DictConfig) -> Iterator[Check]:
     """What the preflight of a run would refuse or warn of; its sentences say what to change."""
     import verl  # noqa: F401  (loads the plugin, which the preflight looks for)
 
-    from srpo_verl.config.preflight import check
+    from srpo_verl.launch.preflight import check
 
     problems, warnings = check(config)
     for problem in problems:

@@ -19,9 +19,9 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from srpo_verl.training.routing_plan import Rollout, build_plan
-from srpo_verl.training.step_metrics import routing_metrics
-from srpo_verl.training.teacher_prompts import TeacherPromptBuilder, max_teacher_prompt_length
+from srpo_verl.training.step.routing_plan import Rollout, build_plan
+from srpo_verl.training.step.step_metrics import routing_metrics
+from srpo_verl.training.step.teacher_prompts import TeacherPromptBuilder, max_teacher_prompt_length
 from workflows.lab.measure import answer, answer_shown_truth, question_ids, report
 from workflows.lab.methods import compose, method_overrides
 from workflows.lab.start_policy import StartPolicy, build

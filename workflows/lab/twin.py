@@ -22,7 +22,6 @@ from verl.utils.config import omega_conf_to_dataclass
 from verl.utils.torch_functional import get_constant_schedule_with_warmup
 
 from srpo_verl.config import settings
-from srpo_verl.training.collectors import StudentTopK, TeacherTargets
 from srpo_verl.training.fields import (
     ROUTED,
     TEACHER_ENTROPY,
@@ -35,13 +34,14 @@ from srpo_verl.training.fields import (
     lengths_of,
     prediction_positions,
 )
-from srpo_verl.training.objective import DIVERGENCE, METRIC_SCALE, SRPOObjective
-from srpo_verl.training.routing_plan import RoutingPlan
-from srpo_verl.training.step_metrics import token_metrics
-from srpo_verl.training.teacher import distance, move_towards
-from srpo_verl.training.teacher_gain import shown_siblings, teacher_gain
-from srpo_verl.training.teacher_pass import TeacherPass
-from srpo_verl.training.token_weights import mixed_advantages, token_weights
+from srpo_verl.training.step.routing_plan import RoutingPlan
+from srpo_verl.training.step.step_metrics import token_metrics
+from srpo_verl.training.step.teacher_gain import shown_siblings, teacher_gain
+from srpo_verl.training.step.teacher_pass import TeacherPass
+from srpo_verl.training.step.token_weights import mixed_advantages, token_weights
+from srpo_verl.training.worker.collectors import StudentTopK, TeacherTargets
+from srpo_verl.training.worker.objective import DIVERGENCE, METRIC_SCALE, SRPOObjective
+from srpo_verl.training.worker.teacher import distance, move_towards
 
 
 @dataclass(frozen=True)

@@ -191,6 +191,6 @@ def _budget(dynamic: bool, tokens: int, rows: int | None, longest: int) -> int:
 
 
 def _max_teacher_prompt(config: DictConfig, srpo: Any) -> int:
-    from srpo_verl.training.teacher_prompts import max_teacher_prompt_length
+    from srpo_verl.training.step.teacher_prompts import max_teacher_prompt_length
 
     return max_teacher_prompt_length(config, srpo)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from srpo_verl.training.rollout_keys import RolloutKey
 from workflows.report.reported_run import ReportedRun, said_once
 from workflows.run_reader import Run
 
@@ -166,9 +167,11 @@ def _rollout(
 
 
 def _session(key: str) -> tuple[str, int | None]:
-    """Group and session of verl's key `{uid}_{session}_{index}`."""
-    parts = key.rsplit("_", 2)
-    return (parts[0], int(parts[1])) if len(parts) == 3 and parts[1].isdigit() else (key, None)
+    """Group and session of verl's key; a dump of another verl may name rollouts otherwise."""
+    try:
+        return RolloutKey.parse(key)[:2]
+    except ValueError:
+        return key, None
 
 
 def _files(run: Run, key: str, name: str) -> dict[int, Path]:

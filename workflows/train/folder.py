@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from srpo_verl.training.checkpoint_store import complete
+from srpo_verl.training.durable.checkpoint_store import complete
 from workflows.run_reader import METRICS, STARTS
 from workflows.verl_run import RunFiles
 
@@ -15,7 +15,7 @@ from workflows.verl_run import RunFiles
 class TrainFiles(RunFiles):
     """Where a start keeps what. `earlier` names the starts that were there before it.
 
-    The trainer itself makes the folder of a start (`srpo_verl.training.run_record`), so it appears during the run.
+    The trainer itself makes the folder of a start (`training/durable/run_record.py`), so it appears during the run.
     """
 
     earlier: frozenset[str] = frozenset()

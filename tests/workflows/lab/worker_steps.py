@@ -10,7 +10,7 @@ from verl.workers.utils.padding import response_from_nested
 
 from srpo_verl.config import SRPOConfig
 from srpo_verl.training.fields import TEACHER_ENTROPY, TEACHER_LOG_PROBS
-from srpo_verl.training.worker import SRPOWorker
+from srpo_verl.training.worker.worker import SRPOWorker
 from tests.training import rows as build
 from tests.training.scenarios import VOCABULARY, gradient, step_fields, weights
 from tests.training.worker_process import worker_config

@@ -4,7 +4,7 @@ import os
 import sys
 from pathlib import Path
 
-from srpo_verl.training import checkpoint_store
+from srpo_verl.training.durable import checkpoint_store
 from tests.workflows import fake_trainer
 
 

@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from srpo_verl.training import checkpoint_store
+from srpo_verl.training.durable import checkpoint_store
 from workflows.cli import app
 from workflows.compose_config import ConfigError, compose_config
 from workflows.run_reader import read_run

@@ -1,0 +1,264 @@
+"""Everything that can be known to be wrong before Ray starts, said in a sentence.
+
+A Hydra callback: it runs inside `python -m verl.trainer.main_ppo` between composing the config and verl's `main`.
+Hydra turns an exception of a callback into a warning, so a problem ends the process with SystemExit.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import traceback
+from collections.abc import Iterator
+from typing import Any
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from srpo_verl.config.schema import SRPOConfig, settings
+
+SECRET_KEY = re.compile(
+    r"(api_?key|secret|password|passwd|credential|(hf|access|auth|bearer)_?token)s?$", re.IGNORECASE
+)
+
+# How many past calls Ray's control service remembers, 3 kB each. A step makes four for each rollout, so Ray's own
+# 100,000 are 320 MiB that fill slowly; `ray list tasks` shows at most 10,000. A cluster that runs keeps its own bound.
+RAY_HISTORY = {"RAY_task_events_max_num_task_in_gcs": "10000"}
+
+
+class Preflight(Callback):
+    """Refuses a config that cannot run, prints warnings and the differences from the paper's Table 3."""
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Before Hydra saves the config."""
+        _refuse(secrets(config))
+
+    def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
+        try:
+            problems, warnings = check(config)
+        except Exception:  # noqa: BLE001  (shown, and the process ends)
+            traceback.print_exc()
+            raise SystemExit(1) from None
+        for warning in warnings:
+            print(f"srpo: warning: {warning}", file=sys.stderr)
+        _refuse(problems)
+        self._resume(config)
+        from srpo_verl.training.durable.run_record import differences_from_paper
+        from srpo_verl.training.rollout.weight_socket import name_this_run
+
+        name_this_run()
+        for name, value in RAY_HISTORY.items():
+            os.environ.setdefault(name, value)
+
+        for key, (paper, here) in differences_from_paper(config).items():
+            print(f"srpo: differs from the paper's Table 3: {key} = {here} (paper: {paper})")
+
+    def _resume(self, config: DictConfig) -> None:
+        """Say from where the run goes on; end here if it cannot (exit code 2) or if nothing is left to train (0)."""
+        from srpo_verl.training.durable.resume import plan_resume
+
+        plan = plan_resume(config, settings(config.srpo))
+        for note in plan.notes:
+            print(f"srpo: warning: {note}", file=sys.stderr)
+        _refuse(plan.problems)
+        if plan.finished:
+            print(f"srpo: {plan.finished}", file=sys.stderr)
+            raise SystemExit(0)
+
+
+def _refuse(problems: list[str]) -> None:
+    for problem in problems:
+        print(f"srpo: {problem}", file=sys.stderr)
+    if problems:
+        raise SystemExit(2)
+
+
+def secrets(config: DictConfig) -> list[str]:
+    """Keys that hold a secret, each with what to do instead."""
+
+    def walk(node: Any, path: str) -> Iterator[str]:
+        items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+        for name, value in items:
+            here = f"{path}.{name}" if path else str(name)
+            if isinstance(value, str) and value and SECRET_KEY.search(here):
+                yield here
+            yield from walk(value, here)
+
+    return [
+        f"{key} holds a secret, and verl prints the whole config into its log: leave it out and set the environment "
+        "variable that the library reads (WANDB_API_KEY, HF_TOKEN, ...)"
+        for key in walk(OmegaConf.to_container(config, resolve=False), "")
+    ]
+
+
+def check(config: DictConfig) -> tuple[list[str], list[str]]:
+    """Problems and warnings, each a sentence. Raises what the plugin raised if it cannot be imported."""
+    loaded_by_verl = "srpo_verl.plugin" in sys.modules
+    from srpo_verl.plugin import check_registered
+
+    if not loaded_by_verl:
+        return [
+            "verl did not load the plugin srpo (entry-point group verl.plugins), so neither will its workers: unset "
+            "VERL_USE_EXTERNAL_PLUGINS or add srpo to it, and install the package in this Python"
+        ], []
+    try:
+        srpo = settings(config.srpo)
+    except ValueError as error:
+        return [str(error)], []
+    check_registered()
+    data_problems, data_warnings = _data(config)
+    problems = [*_combinations(config, srpo), *data_problems, *_model(config, srpo)]
+    return problems, [*data_warnings, *_warnings(config, srpo)]
+
+
+def _combinations(config: DictConfig, srpo: SRPOConfig) -> Iterator[str]:
+    """Settings of verl that SRPO cannot work with."""
+    actor, rollout, model = (config.actor_rollout_ref[key] for key in ("actor", "rollout", "model"))
+    if config.trainer.v1.trainer_mode != "srpo" or not config.trainer.use_v1:
+        yield "trainer.v1.trainer_mode must be srpo and trainer.use_v1 true: the routing lives in that trainer"
+    if config.algorithm.adv_estimator != "srpo":
+        yield f"algorithm.adv_estimator={config.algorithm.adv_estimator}: set it to srpo, the group mean"
+    if config.algorithm.rollout_correction.rollout_is and not rollout.calculate_log_probs:
+        yield (
+            "algorithm.rollout_correction.rollout_is needs the rollout engine's log-probs: set "
+            "actor_rollout_ref.rollout.calculate_log_probs=true"
+        )
+    if config.trainer.default_hdfs_dir is not None:
+        yield "trainer.default_hdfs_dir: verl 0.9.1 copies no FSDP checkpoint there; set it to null and copy the folder"
+    if actor.checkpoint.get("async_save", False):
+        yield "actor_rollout_ref.actor.checkpoint.async_save=true is Megatron's; set it to false"
+    if not srpo.distils:
+        return
+    if rollout.n < 2:
+        yield f"actor_rollout_ref.rollout.n={rollout.n}: a failed rollout needs a sibling; set it to 2 or more (8)"
+    if actor.strategy != "fsdp2":
+        yield (
+            f"actor_rollout_ref.actor.strategy={actor.strategy}: the teacher's EMA works on FSDP2 shards; "
+            "set strategy=fsdp2 for actor and ref"
+        )
+    if model.use_fused_kernels:
+        yield (
+            "actor_rollout_ref.model.use_fused_kernels=true never builds the logits that the divergence reads; "
+            "set it to false"
+        )
+    if max(actor.ulysses_sequence_parallel_size, actor.fsdp_config.ulysses_sequence_parallel_size) > 1:
+        yield (
+            "ulysses_sequence_parallel_size > 1 splits a response over ranks, and top-K ids are not gathered; "
+            "set it to 1 (dynamic batches with ppo_max_token_len_per_gpu bound the memory instead)"
+        )
+    if actor.pad_to_length:
+        yield "actor_rollout_ref.actor.pad_to_length=true moves the positions of the packed tokens; set it to false"
+    if model.lora_rank > 0 or model.lora.rank > 0 or model.lora_adapter_path:
+        yield "LoRA: the EMA of two adapters is not the adapter of the EMA; train all weights (model.lora_rank=0)"
+    if actor.loss_agg_mode != "token-mean":
+        yield (
+            f"actor_rollout_ref.actor.loss_agg_mode={actor.loss_agg_mode}: both branches share the number of "
+            "response tokens as denominator; set it to token-mean"
+        )
+    if config.algorithm.rollout_correction and config.algorithm.rollout_correction.bypass_mode:
+        yield (
+            "algorithm.rollout_correction.bypass_mode=true skips the old_log_prob pass that the student's top-K ids "
+            "come from; set it to false"
+        )
+    if OmegaConf.select(config, "distillation.enabled"):
+        yield "distillation.enabled=true: verl's own distillation uses the same hook; set it to false"
+    if config.reward.reward_model.enable and not config.reward.reward_model.enable_resource_pool:
+        yield "a colocated reward model gives its verdict per batch, without `acc`; use a reward function"
+
+
+def _data(config: DictConfig) -> tuple[list[str], list[str]]:
+    """Files that are missing or of no use, and rows nothing can be learnt from: problems and warnings."""
+    from srpo_verl.config.data_check import check_file
+
+    problems, warnings = [], []
+    for key in ("train_files", "val_files"):
+        files = config.data[key]
+        rows, counted = 0, True
+        for path in files if isinstance(files, list | ListConfig) else [files]:
+            local = os.path.expanduser(str(path))
+            name = f"data.{key}={path}"
+            if "://" not in local and not os.path.isfile(local):
+                problems.append(f"{name}: there is no such file")
+            if not os.path.isfile(local) or not local.endswith(".parquet"):
+                counted = False
+                continue
+            report = check_file(local, prompt_key=config.data.prompt_key, source_key=config.data.reward_fn_key)
+            problems += [f"{name} {problem}" for problem in report.problems]
+            warnings += [f"{name} {warning}" for warning in report.warnings]
+            rows += report.rows
+            counted = counted and not report.problems
+        if key == "train_files" and counted and rows < (size := config.data.train_batch_size):
+            problems.append(f"data.{key} has {rows} rows, less than data.train_batch_size={size}")
+    return problems, warnings
+
+
+def _model(config: DictConfig, srpo: SRPOConfig) -> Iterator[str]:
+    path = os.path.expanduser(str(config.actor_rollout_ref.model.path))
+    if path.startswith((".", "/")) and not os.path.isdir(path):
+        yield f"actor_rollout_ref.model.path={path}: there is no such folder"
+        return
+    described = _model_config(path)
+    vocabulary, hidden = described.get("vocab_size"), described.get("hidden_size")
+    bucket = config.actor_rollout_ref.rollout.checkpoint_engine.update_weights_bucket_megabytes
+    if config.trainer.device == "cpu" and vocabulary and hidden and vocabulary * hidden * 4 > bucket << 20:
+        yield (
+            f"an embedding of {vocabulary} x {hidden} float32 numbers does not fit into a bucket of {bucket} MB: "
+            "set actor_rollout_ref.rollout.checkpoint_engine.update_weights_bucket_megabytes="
+            f"{-(-vocabulary * hidden * 4 >> 20)}"
+        )
+    if srpo.logit_loss and vocabulary is not None and srpo.topk > vocabulary:
+        yield f"srpo.topk={srpo.topk} is more than the model's vocabulary of {vocabulary} tokens; lower it"
+
+
+def _warnings(config: DictConfig, srpo: SRPOConfig) -> Iterator[str]:
+    rollout, data = config.actor_rollout_ref.rollout, config.data
+    contents = config.actor_rollout_ref.actor.checkpoint
+    for key in ("save_contents", "load_contents"):
+        if lacking := {"model", "optimizer", "extra"} - set(contents[key]):
+            yield (
+                f"actor_rollout_ref.actor.checkpoint.{key} lacks {', '.join(sorted(lacking))}: a resumed run is not "
+                "the run that was interrupted"
+            )
+    if not srpo.distils:
+        return
+    from srpo_verl.training.step.teacher_prompts import TEMPLATE_TOKENS, max_teacher_prompt_length
+
+    prompt = max_teacher_prompt_length(config, srpo)
+    wanted = data.max_prompt_length + data.max_response_length + TEMPLATE_TOKENS
+    if prompt < wanted:
+        yield (
+            f"teacher prompts are limited to {prompt} tokens, a question with a full demonstration may need {wanted}: "
+            "longer demonstrations are shortened, and counted. To fit all of them, set "
+            f"actor_rollout_ref.rollout.max_model_len={wanted + data.max_response_length} "
+            f"(now {rollout.max_model_len}) or srpo.teacher.max_prompt_length"
+        )
+    positions = _model_config(os.path.expanduser(str(config.actor_rollout_ref.model.path))).get(
+        "max_position_embeddings"
+    )
+    if positions is not None and prompt + data.max_response_length > positions:
+        yield (
+            f"a teacher sequence may have {prompt + data.max_response_length} tokens, the model has {positions} "
+            "positions: lower srpo.teacher.max_prompt_length"
+        )
+    if config.algorithm.rollout_correction.rollout_is is None:
+        yield "algorithm.rollout_correction.rollout_is=null: no truncated importance sampling on either branch"
+    if OmegaConf.select(config, "trainer.device") == "cuda" and not _has_cuda():
+        yield "no GPU is visible here and platform=gpu is set: on a machine without GPUs add platform=cpu"
+
+
+def _model_config(path: str) -> dict[str, Any]:
+    """The local `config.json`, {} if the model is not a local folder."""
+    import json
+
+    file = os.path.join(path, "config.json")
+    if not os.path.isfile(file):
+        return {}
+    with open(file) as handle:
+        return json.load(handle)
+
+
+def _has_cuda() -> bool:
+    import torch
+
+    return torch.cuda.is_available()

@@ -1,0 +1,288 @@
+"""From which checkpoint a run goes on, and whether it can: decided from config and markers alone, before Ray starts.
+
+The preflight says the answer, the trainer acts on it; both call `plan_resume`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from srpo_verl.config.schema import SRPOConfig
+from srpo_verl.training.durable.checkpoint_store import (
+    MARKER,
+    Checkpoint,
+    IncompleteCheckpointError,
+    UnfinishedSaveError,
+    broken,
+    complete,
+    inspect,
+)
+from srpo_verl.training.durable.run_record import PACKAGES, package_version
+
+_MODEL_KEYS = (
+    "architectures",
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+    "tie_word_embeddings",
+)
+_DATA_KEYS = (
+    "seed",
+    "shuffle",
+    "train_batch_size",
+    "filter_overlong_prompts",
+    "max_prompt_length",
+    "train_max_samples",
+)
+_NOT_THE_ALGORITHM = (
+    "checkpoint",
+    "guards",
+    "dump_dir",
+    "dump_freq",
+    "poll_interval",
+    "chunk_size",
+    "grad_norm_freq",
+    "teacher_gain_freq",
+)
+
+
+@dataclass
+class ResumePlan:
+    """`checkpoint` is None for a fresh start, and for a folder without a marker that was named on purpose (`unmarked`).
+
+    `finished` says, in words, that no step is left to train.
+    """
+
+    checkpoint: Checkpoint | None = None
+    unmarked: Path | None = None
+    problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    finished: str | None = None
+
+    @property
+    def folder(self) -> Path | None:
+        return self.checkpoint.folder if self.checkpoint else self.unmarked
+
+
+def plan_resume(config: DictConfig, srpo: SRPOConfig) -> ResumePlan:
+    """What `trainer.resume_mode` means for this config and what is on disk now."""
+    plan = ResumePlan()
+    mode = config.trainer.resume_mode
+    if mode == "auto":
+        _newest(Path(config.trainer.default_local_dir).absolute(), plan)
+    elif mode == "resume_path":
+        _named(config.trainer.resume_from_path, plan)
+    elif mode == "disable":
+        _fresh(Path(config.trainer.default_local_dir).absolute(), plan)
+    else:
+        plan.problems.append(f"trainer.resume_mode={mode} is not one of auto, resume_path, disable")
+    if plan.problems or plan.folder is None:
+        return plan
+    if plan.checkpoint is not None:
+        saved = plan.checkpoint.marker["identity"]
+        plan.problems += _refused(saved, identity(config, srpo), srpo, plan.folder)
+        plan.notes += _adapted(saved, identity(config, srpo), srpo)
+    else:
+        plan.problems += _without_marker(plan.folder, config, srpo)
+    if plan.problems:
+        return plan
+    step, steps = _step(plan.folder), total_steps(config)
+    plan.notes.append(f"resuming from {plan.folder}, step {step}")
+    if steps is not None and step >= steps and not config.trainer.val_only:
+        nothing = (
+            f"{plan.folder} is at step {step}, and the run ends at step {steps}: nothing is left to train. To train "
+            "on, raise trainer.total_training_steps (or trainer.total_epochs); to start anew, set "
+            "trainer.resume_mode=disable"
+        )
+        if config.trainer.val_before_train:
+            plan.notes.append(f"{nothing}. It is validated once more (trainer.val_before_train=true)")
+        else:
+            plan.finished = nothing
+    return plan
+
+
+def identity(config: DictConfig, srpo: SRPOConfig) -> dict[str, Any]:
+    """What a checkpoint depends on, as JSON."""
+    described: dict[str, Any] = OmegaConf.to_container(OmegaConf.structured(srpo))  # type: ignore[assignment]
+    teacher = described.pop("teacher")
+    algorithm = {key: value for key, value in described.items() if key not in _NOT_THE_ALGORITHM}
+    algorithm |= {f"teacher.{key}": value for key, value in teacher.items() if key != "max_token_len_per_gpu"}
+    data = {key: config.data.get(key) for key in _DATA_KEYS}
+    return {
+        "ranks": config.trainer.nnodes * config.trainer.n_gpus_per_node,
+        "model": _model(str(config.actor_rollout_ref.model.path)),
+        "data": {**data, "files": [_file(path) for path in _files(config)]},
+        "srpo": algorithm,
+        "lr": config.actor_rollout_ref.actor.optim.lr,
+        "versions": {name: version for name in PACKAGES if (version := package_version(name))},
+    }
+
+
+def total_steps(config: DictConfig) -> int | None:
+    """`trainer.total_training_steps`, else what epochs and rows give; None if the rows are not known here."""
+    if config.trainer.total_training_steps is not None:
+        return int(config.trainer.total_training_steps)
+    rows = [_file(path).get("rows") for path in _files(config)]
+    if config.data.get("filter_overlong_prompts", False) or not rows or None in rows:
+        return None
+    return sum(rows) // config.data.train_batch_size * config.trainer.total_epochs  # type: ignore[arg-type]
+
+
+def _newest(root: Path, plan: ResumePlan) -> None:
+    """The newest whole checkpoint, and what was passed over on the way to it."""
+    whole, damaged = complete(root), broken(root)
+    for name, reason in damaged.items():
+        plan.notes.append(f"{root / name} is passed over: {reason}")
+    if whole:
+        plan.checkpoint = whole[-1]
+    elif any(not isinstance(reason, UnfinishedSaveError) for reason in damaged.values()):
+        plan.problems.append(
+            f"{root} has no complete checkpoint to resume from. Name one with trainer.resume_mode=resume_path and "
+            "trainer.resume_from_path, or start anew with trainer.resume_mode=disable in another folder. "
+            + "; ".join(f"{name}: {reason}" for name, reason in damaged.items())
+        )
+
+
+def _named(path: str | None, plan: ResumePlan) -> None:
+    if not path or not re.search(r"global_step_\d+/?$", str(path)):
+        plan.problems.append(
+            f"trainer.resume_from_path={path}: with resume_mode=resume_path it must name a folder global_step_N"
+        )
+        return
+    folder = Path(path).expanduser().absolute()
+    if not folder.is_dir():
+        plan.problems.append(f"trainer.resume_from_path={path}: there is no such folder")
+        return
+    try:
+        plan.checkpoint = inspect(folder)
+    except IncompleteCheckpointError as error:
+        if (folder / MARKER).exists():
+            plan.problems.append(f"trainer.resume_from_path={path} cannot be resumed from: {error}")
+        else:
+            plan.unmarked = folder
+            plan.notes.append(f"{folder} {error}; it is loaded because it was named")
+
+
+def _fresh(root: Path, plan: ResumePlan) -> None:
+    if found := complete(root):
+        plan.notes.append(
+            f"trainer.resume_mode=disable, but {root} holds checkpoints of another run up to step "
+            f"{max(checkpoint.step for checkpoint in found)}: those of the same step will be replaced. "
+            "Choose another trainer.default_local_dir to keep them"
+        )
+
+
+def _without_marker(folder: Path, config: DictConfig, srpo: SRPOConfig) -> Iterator[str]:
+    ranks = config.trainer.nnodes * config.trainer.n_gpus_per_node
+    missing = [
+        name
+        for part in ("actor", "teacher")
+        for rank in range(ranks)
+        if part == "actor" or _moving_teacher(srpo)
+        if not (folder / (name := f"{part}/model_world_size_{ranks}_rank_{rank}.pt")).is_file()
+    ]
+    if any(name.startswith("actor") for name in missing):
+        yield f"{folder} lacks {missing[0]}: was it written by another number of ranks than {ranks}?"
+    elif missing:
+        yield _no_teacher(folder)
+
+
+def _refused(saved: dict[str, Any], now: dict[str, Any], srpo: SRPOConfig, folder: Path) -> Iterator[str]:
+    if saved["ranks"] != now["ranks"]:
+        yield (
+            f"{folder} was written by {saved['ranks']} ranks, this run has {now['ranks']}, and its files are shards: "
+            f"set trainer.n_gpus_per_node * trainer.nnodes to {saved['ranks']}, or merge the shards with `python -m "
+            "verl.model_merger merge` and start anew from the merged model"
+        )
+    both = saved["model"].keys() & now["model"].keys() - {"path"}
+    if changed := _changes(saved["model"], now["model"], both):
+        yield f"{folder} holds another model than actor_rollout_ref.model.path: {changed}"
+    if (changed := _changes(saved["data"], now["data"])) and not srpo.checkpoint.restart_data:
+        yield (
+            f"the training data are not those of {folder}, so its place in them means nothing: {changed}. Restore "
+            "them, or set srpo.checkpoint.restart_data=true to read the new data from their beginning"
+        )
+    if _moving_teacher(srpo) and not (folder / "teacher").is_dir():
+        yield _no_teacher(folder)
+
+
+def _adapted(saved: dict[str, Any], now: dict[str, Any], srpo: SRPOConfig) -> Iterator[str]:
+    if changed := _changes(saved["srpo"], now["srpo"]):
+        yield f"settings changed since the checkpoint, and hold from here on: {changed}"
+    if saved["lr"] != now["lr"]:
+        yield f"the learning rate was {saved['lr']} and is {now['lr']} from here on"
+    if saved["model"]["path"] != now["model"]["path"] and srpo.distils and srpo.teacher.kind != "live":
+        yield (
+            f"actor_rollout_ref.model.path was {saved['model']['path']}: initial weights, where the teacher or a "
+            "reference uses them, are now those of the new path"
+        )
+    if srpo.checkpoint.restart_data and _changes(saved["data"], now["data"]):
+        yield "the training data changed and are read from their beginning (srpo.checkpoint.restart_data=true)"
+    if changed := _changes(saved["versions"], now["versions"]):
+        yield f"other versions than the checkpoint's, so the run is not exactly repeatable: {changed}"
+
+
+def _changes(saved: dict[str, Any], now: dict[str, Any], keys: Any = None) -> str:
+    """`topk 100 -> 20, ...`, empty if nothing changed."""
+    names = sorted(keys if keys is not None else saved.keys() | now.keys())
+    return ", ".join(
+        f"{name} {saved.get(name)} -> {now.get(name)}" for name in names if saved.get(name) != now.get(name)
+    )
+
+
+def _no_teacher(folder: Path) -> str:
+    return (
+        f"{folder} has no teacher, so its EMA cannot go on: resume with the config that wrote it, or set "
+        "srpo.teacher.kind to live or frozen"
+    )
+
+
+def _moving_teacher(srpo: SRPOConfig) -> bool:
+    return srpo.distils and srpo.teacher.kind == "ema"
+
+
+def _step(folder: Path) -> int:
+    return int(folder.name.rsplit("_", 1)[1])
+
+
+def _model(path: str) -> dict[str, Any]:
+    """The path, and the sizes that `config.json` gives if the model is a local folder."""
+    file = os.path.join(os.path.expanduser(path), "config.json")
+    if not os.path.isfile(file):
+        return {"path": path}
+    with open(file) as handle:
+        described = json.load(handle)
+    return {"path": path, **{key: described.get(key) for key in _MODEL_KEYS}}
+
+
+def _files(config: DictConfig) -> list[str]:
+    files = config.data.train_files
+    return [str(path) for path in files] if isinstance(files, list | ListConfig) else [str(files)]
+
+
+def _file(path: str) -> dict[str, Any]:
+    """Rows, size and a hash of the end of a local file (a parquet file's schema and statistics); else its address."""
+    import pyarrow.parquet
+
+    local = os.path.expanduser(path)
+    if "://" in local or not os.path.isfile(local):
+        return {"path": path}
+    size = os.path.getsize(local)
+    with open(local, "rb") as file:
+        file.seek(max(0, size - (1 << 20)))
+        digest = hashlib.sha256(file.read()).hexdigest()[:16]
+    rows = pyarrow.parquet.read_metadata(local).num_rows if local.endswith(".parquet") else None
+    return {"rows": rows, "bytes": size, "sha256_of_end": digest}

@@ -1,0 +1,1 @@
+"""Who is alive and what is being waited for."""

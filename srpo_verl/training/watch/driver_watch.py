@@ -1,0 +1,168 @@
+"""The watchdog on verl's trainer: its stages, its workers, the prompts it waits for, and how it ends a run."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import ray
+import transfer_queue as tq
+
+from srpo_verl.training.durable.checkpoint_store import CheckpointError, complete
+from srpo_verl.training.durable.guards import TrainingStoppedError
+from srpo_verl.training.rollout_keys import RolloutKey
+from srpo_verl.training.watch.heartbeats import DEATHS, Heartbeats, describe, remote_cause
+from srpo_verl.training.watch.rollout_failures import waiting_failures
+from srpo_verl.training.watch.watchdog import Watchdog
+
+# Methods of verl's trainer: (name of the stage, as in timing_s/..., key of its limit).
+STAGES = {
+    "_setup": ("startup", "startup"),
+    "on_init_end": ("update_weights", "update_weights"),
+    "_validate": ("testing", "testing"),
+    "prepare_step": ("gen", "gen"),
+    "_balance_batch": ("balance and route", "compute"),
+    "_compute_old_log_prob": ("old_log_prob", "compute"),
+    "_compute_ref_log_prob": ("ref", "compute"),
+    "_compute_values": ("values", "compute"),
+    "_compute_advantage": ("adv", "compute"),
+    "_update_critic": ("update_critic", "compute"),
+    "_update_actor": ("update_actor", "compute"),
+    "_save_checkpoint": ("save_checkpoint", "save_checkpoint"),
+    "on_step_end": ("update_weights", "update_weights"),
+}
+# Seconds that Ray's log forwarding gets to carry the report to the terminal, before the process ends.
+FORWARDING = 2.0
+
+Trainer = TypeVar("Trainer", bound=type)
+
+
+def watched(trainer: Trainer) -> Trainer:
+    """Class decorator: every stage of a step runs under `self.watchdog`."""
+    for method, (stage, key) in STAGES.items():
+        setattr(trainer, method, _in_stage(stage, key, getattr(trainer, method)))
+    return trainer
+
+
+def _in_stage(stage: str, key: str, method: Callable) -> Callable:
+    @functools.wraps(method)
+    def staged(self, *args: Any, **kwargs: Any) -> Any:
+        with self.watchdog.stage(stage, key):
+            return method(self, *args, **kwargs)
+
+    return staged
+
+
+def build_watchdog(trainer: Any) -> Watchdog:
+    """The watchdog of a trainer that has its config, not its workers yet."""
+    heartbeats = Heartbeats()
+    config = trainer.srpo.watchdog
+
+    def details() -> list[str]:
+        return [*heartbeats.silent(longer_than=2 * config.interval), *unfinished_prompts(tq.kv_list() or {})]
+
+    return Watchdog(
+        config,
+        dead=lambda: heartbeats.look(actors_of(trainer)),
+        details=details,
+        end=lambda report: end_process([*report, newest_checkpoint(trainer)]),
+        where=lambda: f"step {getattr(trainer, 'global_steps', 0)}",
+    )
+
+
+def actors_of(trainer: Any) -> dict[str, Any]:
+    """Handles of the actors that exist by now, by the name a person would give them."""
+    found: dict[str, Any] = dict(queue_actors())
+    groups = (("actor", "actor_rollout_wg"), ("reference", "ref_policy_wg"), ("critic", "critic_wg"))
+    for role, attribute in groups:
+        for rank, worker in enumerate(getattr(getattr(trainer, attribute, None), "workers", None) or []):
+            if worker not in found.values():
+                found[f"{role} worker, rank {rank}"] = worker
+    replicas = trainer.llm_server_manager.get_replicas() if hasattr(trainer, "llm_server_manager") else []
+    for index, server in enumerate(server for replica in replicas for server in replica.servers):
+        found[f"vLLM server {index}"] = server
+    if router := getattr(getattr(trainer, "llm_server_manager", None), "global_load_balancer", None):
+        found["vLLM request router"] = router
+    if hasattr(trainer, "reward_loop_manager"):
+        for index, worker in enumerate(trainer.reward_loop_manager.reward_loop_worker_handles or []):
+            found[f"reward worker {index}"] = worker
+    manager = getattr(trainer, "agent_loop_manager", None)
+    for index, worker in enumerate(getattr(manager, "agent_loop_workers", None) or []):
+        found[f"agent loop worker {index}"] = worker
+    return found
+
+
+@functools.cache
+def queue_actors() -> tuple[tuple[str, Any], ...]:
+    """TransferQueue's, which verl has started before the trainer."""
+    units = (getattr(tq.interface, "_TQ_STORAGE", None) or {}).get("SimpleStorage", {})
+    controller = ray.get_actor("TransferQueueController", namespace="transfer_queue")
+    storage = [(f"TransferQueue storage {index}", unit) for index, unit in enumerate(units.values())]
+    return (("TransferQueue controller", controller), *storage)
+
+
+def unfinished_prompts(listing: dict[str, dict[str, dict[str, Any]]], *, at_most: int = 8) -> list[str]:
+    """A sentence about prompts whose rollouts are still being waited for, from TransferQueue's listing."""
+    lines = []
+    for items in listing.values():
+        prompts = {key: tag for key, tag in items.items() if tag.get("is_prompt")}
+        waiting = {key: tag for key, tag in prompts.items() if tag.get("status") in ("pending", "running")}
+        if not waiting:
+            continue
+        there = [RolloutKey.parse(key).uid for key in items if key not in prompts]
+        named = [f"uid {uid} ({tag['status']}, {there.count(uid)} rollouts there)" for uid, tag in waiting.items()]
+        more = f" and {len(named) - at_most} more" if len(named) > at_most else ""
+        lines.append(f"{len(waiting)} of {len(prompts)} prompts are unfinished: {', '.join(named[:at_most])}{more}")
+    return lines
+
+
+@contextmanager
+def named_failure(trainer: Any) -> Iterator[None]:
+    """Says in which stage of which step an exception ended the run, and why; then verl's own clean-up has its time."""
+    try:
+        yield
+    except BaseException as error:
+        trainer.watchdog.closing()
+        stage = trainer.watchdog.failed_in or "the training loop"
+        where = f"{stage} (step {getattr(trainer, 'global_steps', 0)}) failed"
+        if isinstance(error, TrainingStoppedError):
+            _say([str(error), newest_checkpoint(trainer)])
+            raise
+        # A rank that dies makes the others fail too, and theirs may be the failure that came first.
+        lost = trainer.watchdog.deaths()
+        if isinstance(error, CheckpointError):
+            _say([str(error), *lost, newest_checkpoint(trainer)])
+            raise
+        if not lost and isinstance(remote_cause(error), DEATHS):
+            lost = [describe(error)]
+        if causes := [*lost, *waiting_failures()]:
+            _say([f"{where}: {cause}" for cause in causes] + [newest_checkpoint(trainer)])
+        else:
+            print(f"srpo: warning: {where}, see the traceback", file=sys.stderr, flush=True)
+        raise
+
+
+def newest_checkpoint(trainer: Any) -> str:
+    """What a resumed run will go on from."""
+    whole = complete(Path(trainer.config.trainer.default_local_dir))
+    if not whole:
+        return "there is no checkpoint yet, so the steps of this start are lost"
+    return f"the newest checkpoint is of step {whole[-1].step}; the steps after it are lost"
+
+
+def end_process(report: list[str]) -> None:
+    """Ends the trainer's process at once: the thread that waits cannot be woken. Ray takes its workers down."""
+    _say(["the run was ended by its watchdog:", *report])
+    time.sleep(FORWARDING)
+    os._exit(1)
+
+
+def _say(sentences: list[str]) -> None:
+    for sentence in sentences:
+        print(f"srpo: {sentence}", file=sys.stderr, flush=True)

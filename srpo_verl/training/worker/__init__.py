@@ -1,0 +1,1 @@
+"""The processes that hold the model: the loss, the teacher, what is read off the logits."""

@@ -1,0 +1,51 @@
+"""Gradient norm of each branch by itself: two more backward passes, so it runs every `srpo.grad_norm_freq` steps."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from tensordict import TensorDict
+from torch.distributed.tensor import DTensor
+from verl.utils import tensordict_utils as tu
+from verl.workers.engine_workers import TrainingWorker
+
+from srpo_verl.training.worker.objective import SRPOObjective
+
+
+def branch_gradient_norms(actor: TrainingWorker, objective: SRPOObjective, data: TensorDict) -> dict[str, float]:
+    """L2 norms, before clipping, of the whole batch's gradient with one branch at a time. Collective.
+
+    No weight, optimiser state or gradient is left changed.
+    """
+    engine, config = actor.engine, actor.engine_config
+    norms = {}
+    with engine.train_mode(disable_auto_offload=False):
+        for branch in ("grpo", "sdpo"):
+            batch = data.copy()
+            tu.assign_non_tensor(
+                batch,
+                use_remove_padding=actor.model_config.get("use_remove_padding", False),
+                use_dynamic_bsz=config.use_dynamic_bsz,
+                max_token_len_per_gpu=config.max_token_len_per_gpu,
+                micro_batch_size_per_gpu=config.micro_batch_size_per_gpu,
+                use_fused_kernels=config.use_fused_kernels,
+            )
+            engine.optimizer_zero_grad()
+            objective.branch = branch
+            try:
+                engine.forward_backward_batch(batch, loss_function=objective, forward_only=False)
+            finally:
+                objective.branch = None
+            norms[f"srpo/grad_norm/{branch}"] = _gradient_norm(engine.module)
+            engine.optimizer_zero_grad()
+    return norms
+
+
+def _gradient_norm(module: torch.nn.Module) -> float:
+    total = 0.0
+    for parameter in module.parameters():
+        if parameter.grad is not None:
+            norm = torch.linalg.vector_norm(parameter.grad.detach().float())
+            total += float(norm.full_tensor() if isinstance(norm, DTensor) else norm) ** 2
+    return math.sqrt(total)

@@ -1,0 +1,123 @@
+"""The loss of the actor: verl's policy loss plus the divergence on routed tokens, over one denominator.
+
+    L = ( sum_GRPO l_it + sum_SDPO w_it l_it ) / (number of all response tokens)          arXiv 2604.02288, 3.3
+
+Where the logits are at hand (see `logits_hook`) only the routed rows are touched. Advantages are
+zero on routed rows (the driver saw to it), so verl's own `ppo_loss` is the GRPO branch and clipping, dual clip, TIS, KL
+and entropy bonus keep their meaning. A micro-batch without routed rows adds nothing and needs no collective.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from tensordict import TensorDict
+from verl.utils import tensordict_utils as tu
+from verl.utils.metric import AggregationType, Metric
+from verl.workers.config import ActorConfig
+from verl.workers.utils.losses import ppo_loss
+from verl.workers.utils.padding import no_padding_2_padding
+
+from srpo_verl.config import SRPOConfig
+from srpo_verl.core import logit_divergence
+from srpo_verl.training.fields import (
+    LOSS_FIELDS,
+    TEACHER_LOG_PROBS,
+    TOKEN_WEIGHTS,
+    TOPK_IDS,
+    lengths_of,
+    prediction_positions,
+    require,
+)
+from srpo_verl.training.worker.logits_hook import LogitsHook
+
+DIVERGENCE = "srpo_divergence"
+# Set by the driver: scales sums over routed tokens so that verl's reductions give their mean over the batch.
+METRIC_SCALE = "srpo_metric_scale"
+
+
+class SRPOObjective(LogitsHook):
+    """The actor's loss function.
+
+    `branch` is "grpo" or "sdpo" while the gradient norm of one branch is measured, else None.
+    """
+
+    def __init__(self, actor_config: ActorConfig, srpo: SRPOConfig):
+        self.actor_config, self.srpo = actor_config, srpo
+        self.branch: str | None = None
+
+    def on_logits(self, logits: torch.Tensor, data: TensorDict) -> dict[str, torch.Tensor]:
+        return {DIVERGENCE: self.divergence(logits, data).unsqueeze(0)}
+
+    def on_outputs(
+        self, model_output: dict[str, torch.Tensor], data: TensorDict, dp_group: Any
+    ) -> tuple[torch.Tensor, dict[str, Any]]:
+        loss, metrics = ppo_loss(self.actor_config, model_output, data, dp_group)
+        if DIVERGENCE not in model_output:
+            return loss, metrics
+        distillation, distillation_metrics = self.distillation_loss(model_output, data)
+        metrics.update(distillation_metrics)
+        if self.branch == "grpo":
+            return loss, metrics
+        if self.branch == "sdpo":
+            return distillation + 0.0 * loss, metrics
+        return loss + distillation, metrics
+
+    def divergence(self, logits: torch.Tensor, data: TensorDict) -> torch.Tensor:
+        """Divergence per packed position, (nnz,); zero where nothing is routed. `logits` (nnz, V) are only read."""
+        require(data, LOSS_FIELDS)
+        ids, teacher, weights = data[TOPK_IDS], data[TEACHER_LOG_PROBS], data[TOKEN_WEIGHTS]
+        positions = prediction_positions(data["input_ids"], lengths_of(ids))
+        # Masked tokens (of tools, or rejected ones) have weight zero and need no work.
+        kept = (weights.values() != 0).nonzero().squeeze(-1)
+        per_token = torch.zeros(logits.shape[0], dtype=torch.float32, device=logits.device)
+        if kept.numel() == 0:
+            return per_token
+        source = _undivided(logits)
+        values = logit_divergence(
+            logits if source is None else source,
+            positions[kept],
+            ids.values()[kept].long(),
+            teacher.values()[kept],
+            alpha=self.srpo.alpha,
+            add_tail=self.srpo.add_tail,
+            chunk_size=self.srpo.chunk_size,
+            sparse_gradient=source is not None,
+        )
+        return per_token.to(values.dtype).index_put((positions[kept],), values)
+
+    def distillation_loss(
+        self, model_output: dict[str, torch.Tensor], data: TensorDict
+    ) -> tuple[torch.Tensor, dict[str, Any]]:
+        """sum of w * ratio * divergence over the micro-batch, over all response tokens of the mini-batch."""
+        divergence = no_padding_2_padding(model_output[DIVERGENCE], data)
+        log_probs = no_padding_2_padding(model_output["log_probs"], data).detach()
+        old_log_probs = data["old_log_probs"].to_padded_tensor(0.0)
+        weights = data[TOKEN_WEIGHTS].to_padded_tensor(0.0, output_size=tuple(divergence.shape))
+        # Off the routed rows log_probs and old_log_probs may differ by anything; there the weight is zero.
+        log_ratio = torch.where(weights != 0, log_probs - old_log_probs, 0.0)
+        ratio = log_ratio.exp().clamp(max=self.srpo.ratio_clip)
+        scale = data["dp_size"] / data["batch_num_tokens"]
+        loss = (weights * ratio * divergence).sum() * scale
+
+        mean = float(tu.get_non_tensor_data(data, METRIC_SCALE, 0.0)) * data["dp_size"]
+        detached, routed = divergence.detach(), weights != 0
+        values = {
+            "srpo/sdpo_loss": loss.detach(),
+            "srpo/divergence": (detached * routed).sum() * mean,
+            "srpo/divergence_weighted": (detached * weights).sum() * mean,
+            "srpo/ratio_clipped": ((log_ratio.exp() > self.srpo.ratio_clip) & routed).sum() * mean,
+        }
+        return loss, {key: Metric(value=value, aggregation=AggregationType.SUM) for key, value in values.items()}
+
+
+def _undivided(logits: torch.Tensor) -> torch.Tensor | None:
+    """The tensor that `logits` (nnz, V) is a view of, if it is the same logits in the shape (1, nnz, V).
+
+    The engine computes log-probs from a view of it too. There the divergence's gradient meets that of the log-probs
+    and is added in place; through a view of its own it would first have to become a second (nnz, V) tensor.
+    """
+    base = logits._base
+    same = base is not None and base.shape == (1, *logits.shape) and base.data_ptr() == logits.data_ptr()
+    return base if same and base.requires_grad else None

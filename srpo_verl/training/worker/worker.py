@@ -1,0 +1,192 @@
+"""verl's actor-rollout-reference worker, with a teacher and SRPO's loss. Nothing of verl's worker is copied.
+
+Additions to the remote calls: `compute_log_prob` also returns the student's top-K ids of routed rows,
+`compute_teacher_targets` and `compute_shown_log_probs` are new, and `update_actor` ends with the teacher's EMA. The
+teacher is saved and restored with the checkpoint, in the folder `teacher` beside `actor`.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import torch
+from tensordict import TensorDict
+from verl.single_controller.base.decorator import Dispatch, make_nd_compute_dataproto_dispatch_fn, register
+from verl.utils import tensordict_utils as tu
+from verl.workers.engine_workers import ActorRolloutRefWorker, TrainingWorker
+
+from srpo_verl.config import SRPOConfig, settings
+from srpo_verl.training.fields import (
+    ROUTED,
+    SHOWN,
+    SHOWN_LOG_PROBS,
+    TEACHER_LOG_PROBS,
+    TEACHER_PROMPTS,
+    TOPK_IDS,
+    from_lengths,
+    lengths_of,
+    require,
+)
+from srpo_verl.training.rollout.weight_socket import of_this_run
+from srpo_verl.training.worker.branch_gradients import branch_gradient_norms
+from srpo_verl.training.worker.collectors import Collector, KeepLogits, StudentTopK, TeacherTargets
+from srpo_verl.training.worker.objective import SRPOObjective
+from srpo_verl.training.worker.teacher import build_teacher, distance, move_towards
+
+# Flags that the driver puts on a batch.
+ANY_ROUTED = "srpo_any_routed"
+COLLECT_TOPK = "srpo_collect_topk"
+MEASURE_BRANCHES = "srpo_measure_branches"
+
+
+class SRPOWorker(ActorRolloutRefWorker):
+    """`ActorRolloutRefWorker` of verl 0.9.1; its config subtree carries `srpo`."""
+
+    teacher: TrainingWorker | None = None
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL)
+    def init_model(self):
+        super().init_model()
+        self.srpo = settings(self.config.srpo)
+        if hasattr(self.rollout, "zmq_handle"):
+            self.rollout.zmq_handle = of_this_run(self.rollout.zmq_handle)
+        if self.actor is None or not self.srpo.distils:
+            return
+        if self.srpo.logit_loss:
+            self.objective = SRPOObjective(self.actor.loss_fn.keywords["config"], self.srpo)
+            self.actor.set_loss_fn(self.objective)
+        if self.srpo.owns_teacher:
+            self.teacher = build_teacher(self.actor)
+        self.set_dispatch_collect(mesh_name="teacher", **(self.teacher or self.actor).get_dispatch_collect())
+
+    @register(dispatch_mode=make_nd_compute_dataproto_dispatch_fn(mesh_name="actor"))
+    def compute_log_prob(self, data: TensorDict) -> TensorDict:
+        if not tu.pop(data, key=COLLECT_TOPK, default=False):
+            return super().compute_log_prob(data)
+        tu.assign_non_tensor(data, compute_loss=True, distillation_use_topk=True)
+        with _loss_function(self.actor, StudentTopK(self.srpo)):
+            return super().compute_log_prob(data)
+
+    @register(dispatch_mode=make_nd_compute_dataproto_dispatch_fn(mesh_name="teacher"))
+    def compute_teacher_targets(self, data: TensorDict) -> TensorDict:
+        """Targets for rows with fields ROUTED, TEACHER_PROMPTS, `responses` and (if the ids are known) TOPK_IDS.
+
+        A row that is not routed is a filler that evens out the ranks: its response is left out.
+        """
+        output = self._ask_teacher(self._teacher_batch(data, ROUTED), self.srpo)
+        return output.cpu() if output is not None else None
+
+    @register(dispatch_mode=make_nd_compute_dataproto_dispatch_fn(mesh_name="teacher"))
+    def compute_shown_log_probs(self, data: TensorDict) -> TensorDict:
+        """The teacher's log-probs of the responses themselves, for rows with SHOWN, TEACHER_PROMPTS and `responses`."""
+        batch = self._teacher_batch(data, SHOWN)
+        tokens = batch["responses"]
+        batch[TOPK_IDS] = from_lengths(tokens.values().to(torch.int32).unsqueeze(-1), lengths_of(tokens))
+        # The ids are given, whatever the loss takes its support from.
+        output = self._ask_teacher(batch, replace(self.srpo, support="student"))
+        if output is None:
+            return None
+        return tu.get_tensordict({SHOWN_LOG_PROBS: output[TEACHER_LOG_PROBS].cpu()}, {})
+
+    @register(dispatch_mode=make_nd_compute_dataproto_dispatch_fn(mesh_name="actor"))
+    def update_actor(self, data: TensorDict) -> TensorDict:
+        any_routed = tu.pop(data, key=ANY_ROUTED, default=False)
+        measure = tu.pop(data, key=MEASURE_BRANCHES, default=False)
+        tu.assign_non_tensor(data, distillation_use_topk=any_routed)
+        norms = branch_gradient_norms(self.actor, self.objective, data) if any_routed and measure else {}
+        output = super().update_actor(data)
+        # verl leaves the weights alone where the gradient is not finite. The norm is that of all ranks.
+        skipped = [not math.isfinite(norm) for norm in tu.get(output, "metrics")["grad_norm"]]
+        extra = {**norms, "srpo/skipped_updates": float(sum(skipped))}
+        if self.teacher is not None:
+            if self.srpo.teacher.kind == "ema" and not all(skipped):
+                move_towards(self.teacher.engine.module, self.actor.engine.module, rate=self.srpo.teacher.ema_rate)
+            extra["srpo/teacher_distance"] = distance(self.teacher.engine.module, self.actor.engine.module)
+        tu.assign_non_tensor(output, metrics={**tu.get(output, "metrics"), **extra})
+        return output
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL)
+    def save_checkpoint(self, local_path, hdfs_path=None, global_step=0, max_ckpt_to_keep=None):
+        # verl would remove old checkpoints before the new one is whole; the trainer does it after.
+        super().save_checkpoint(local_path, hdfs_path, global_step, None)
+        if teacher := self._moving_teacher():
+            remote = _beside(hdfs_path) if hdfs_path else None
+            teacher.save_checkpoint(_beside(local_path), remote, global_step, None)
+
+    @register(dispatch_mode=Dispatch.ONE_TO_ALL)
+    def load_checkpoint(self, local_path, hdfs_path=None, del_local_after_load=False):
+        super().load_checkpoint(local_path, hdfs_path, del_local_after_load)
+        teacher = self._moving_teacher()
+        if teacher is None:
+            return
+        folder = _beside(local_path)
+        if not os.path.isdir(folder):
+            raise FileNotFoundError(
+                f"the checkpoint has no teacher ({folder} is missing), so its EMA cannot go on. Resume with the config "
+                "that wrote it, or set srpo.teacher.kind to live or frozen."
+            )
+        teacher.load_checkpoint(folder, _beside(hdfs_path) if hdfs_path else None, del_local_after_load)
+
+    def _moving_teacher(self) -> TrainingWorker | None:
+        """The teacher, if its weights are state of the run: frozen ones are the initial model's."""
+        return self.teacher if self.srpo.distils and self.srpo.teacher.kind == "ema" else None
+
+    def _ask_teacher(self, batch: TensorDict, srpo: SRPOConfig) -> TensorDict | None:
+        """One forward pass; None on a rank that does not collect."""
+        teacher = self.teacher or self.actor
+        student_forward = self._student_logits if srpo.teacher.kind == "trust_region" else None
+        with _loss_function(teacher, TeacherTargets(srpo, student_forward)):
+            return teacher.infer_batch(batch)
+
+    def _teacher_batch(self, data: TensorDict, asked: str) -> TensorDict:
+        """Teacher prompts and responses as a batch; `asked` names the flag of the rows that are no filler."""
+        require(data, (asked, TEACHER_PROMPTS, "responses"))
+        kept = data[asked].values().bool().tolist()
+        prompts = data[TEACHER_PROMPTS].unbind()
+        responses = [row if keep else row[:0] for row, keep in zip(data["responses"].unbind(), kept, strict=True)]
+        tensors = {TOPK_IDS: data[TOPK_IDS]} if TOPK_IDS in data else {}
+        lengths = torch.tensor([p.numel() + r.numel() for p, r in zip(prompts, responses, strict=True)])
+        joined = [part for pair in zip(prompts, responses, strict=True) for part in pair]
+        flat_responses = torch.cat(list(responses))
+        response_lengths = torch.tensor([r.numel() for r in responses])
+        tensors |= {
+            "input_ids": from_lengths(torch.cat(joined), lengths),
+            "position_ids": from_lengths(torch.cat([torch.arange(n) for n in lengths.tolist()]), lengths),
+            "prompts": data[TEACHER_PROMPTS],
+            "responses": from_lengths(flat_responses, response_lengths),
+            "loss_mask": from_lengths(torch.ones_like(flat_responses), response_lengths),
+        }
+        options = {
+            "temperature": tu.get(data, "temperature"),
+            "max_token_len_per_gpu": tu.get(data, "max_token_len_per_gpu"),
+            "use_dynamic_bsz": True,
+            "calculate_entropy": False,
+            "compute_loss": True,
+            "distillation_use_topk": True,
+            "distillation_only": True,
+        }
+        return tu.get_tensordict(tensor_dict=tensors, non_tensor_dict=options)
+
+    def _student_logits(self, micro_batch: TensorDict) -> torch.Tensor:
+        keep = KeepLogits()
+        with self.actor.engine.eval_mode():
+            self.actor.engine.forward_step(micro_batch, loss_function=keep, forward_only=True)
+        return keep.logits
+
+
+@contextmanager
+def _loss_function(worker: TrainingWorker, loss_function: Collector) -> Iterator[None]:
+    """Gives a training worker another loss function for a while."""
+    before, worker.loss_fn = worker.loss_fn, loss_function
+    try:
+        yield
+    finally:
+        worker.loss_fn = before
+
+
+def _beside(actor_path: str) -> str:
+    return os.path.join(os.path.dirname(actor_path.rstrip("/")), "teacher")

@@ -1,0 +1,109 @@
+"""What is refused before Ray starts, and with which words."""
+
+import os
+
+import pandas as pd
+import pytest
+
+from srpo_verl.launch.preflight import RAY_HISTORY, Preflight, check
+from srpo_verl.training.durable.run_record import differences_from_paper
+from tests.compose import compose
+from tests.training import tiny_model
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory):
+    """Overrides of a config without problems."""
+    folder = tmp_path_factory.mktemp("preflight")
+    model = tiny_model.build(folder / "model")
+    row = {"data_source": "x", "prompt": [{"role": "user", "content": "?"}], "reward_model": {"ground_truth": "1"}}
+    frame = pd.DataFrame([row] * 40)
+    frame.to_parquet(folder / "data.parquet")
+    frame.drop(columns="reward_model").to_parquet(folder / "no_reward.parquet")
+    frame.head(0).to_parquet(folder / "empty.parquet")
+    (folder / "broken.parquet").write_bytes(b"PAR1 and then nothing")
+    overrides = {
+        "platform": "cpu",
+        "data.train_files": folder / "data.parquet",
+        "data.val_files": folder / "data.parquet",
+        "actor_rollout_ref.model.path": model,
+        "data.max_prompt_length": 64,
+        "data.max_response_length": 64,
+    }
+    return folder, overrides
+
+
+def problems_and_warnings(good, **changes):
+    folder, overrides = good
+    merged = {**overrides, **{key.replace("__", "."): value for key, value in changes.items()}}
+    lines = [f"{key}={str(value).replace('FOLDER', str(folder))}" for key, value in merged.items()]
+    return check(compose("srpo", lines))
+
+
+def test_a_good_config_passes(good):
+    assert problems_and_warnings(good)[0] == []
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "says"),
+    [
+        ("actor_rollout_ref__model__path", "FOLDER/nothing", "there is no such folder"),
+        ("data__train_files", "FOLDER/nothing.parquet", "there is no such file"),
+        ("data__train_files", "FOLDER/no_reward.parquet", "lacks the column(s) reward_model"),
+        ("data__val_files", "FOLDER/broken.parquet", "cannot be read as parquet"),
+        ("data__train_files", "FOLDER/empty.parquet", "has no rows"),
+        ("data__train_batch_size", 64, "less than data.train_batch_size=64"),
+        ("srpo__threshold", 1.5, "must be between 0 and 1"),
+        ("srpo__topk", 100_000, "more than the model's vocabulary"),
+        ("actor_rollout_ref__rollout__n", 1, "needs a sibling"),
+        ("actor_rollout_ref__model__use_fused_kernels", "true", "never builds the logits"),
+        ("actor_rollout_ref__actor__strategy", "fsdp", "strategy=fsdp2"),
+        ("actor_rollout_ref__actor__ulysses_sequence_parallel_size", 2, "splits a response over ranks"),
+        ("actor_rollout_ref__actor__loss_agg_mode", "seq-mean-token-sum", "set it to token-mean"),
+        ("actor_rollout_ref__actor__pad_to_length", "true", "pad_to_length"),
+        ("actor_rollout_ref__model__lora_rank", 8, "LoRA"),
+        ("algorithm__rollout_correction__bypass_mode", "true", "bypass_mode"),
+        ("actor_rollout_ref__rollout__checkpoint_engine__update_weights_bucket_megabytes", 0, "_megabytes=1"),
+        ("actor_rollout_ref__rollout__calculate_log_probs", "false", "calculate_log_probs=true"),
+        ("algorithm__adv_estimator", "gae", "set it to srpo"),
+        ("trainer__v1__trainer_mode", "sync", "trainer_mode must be srpo"),
+        ("distillation__enabled", "true", "verl's own distillation"),
+    ],
+)
+def test_refused_in_a_sentence(good, key, value, says):
+    problems, _ = problems_and_warnings(good, **{key: value})
+    assert any(says in problem for problem in problems), problems
+
+
+def test_short_max_model_len_is_warned_with_the_number(good):
+    _, warnings = problems_and_warnings(good, actor_rollout_ref__rollout__max_model_len=256)
+    assert any("limited to 192 tokens" in line and "max_model_len=704" in line for line in warnings), warnings
+
+
+def test_more_positions_than_the_model_has_is_warned(good):
+    _, warnings = problems_and_warnings(good, data__max_response_length=900)
+    assert any("the model has 1024 positions" in line for line in warnings), warnings
+
+
+def test_no_importance_sampling_is_warned(good):
+    _, warnings = problems_and_warnings(good, algorithm__rollout_correction__rollout_is="null")
+    assert any("no truncated importance sampling" in line for line in warnings), warnings
+
+
+def test_differences_from_the_paper_are_named():
+    assert differences_from_paper(compose("srpo")) == {}
+    assert differences_from_paper(compose("srpo", ["srpo.topk=20"])) == {"srpo.topk": (100, 20)}
+    assert "srpo.rows" in differences_from_paper(compose("grpo"))
+
+
+def test_what_ray_remembers_is_bounded_unless_the_user_says_otherwise(good, monkeypatch):
+    _, overrides = good
+    config = compose("srpo", [f"{key}={value}" for key, value in overrides.items()])
+    [(name, value)] = RAY_HISTORY.items()
+    monkeypatch.setenv("SRPO_RUN_ID", "")
+    for before, after in ((None, value), ("77", "77")):
+        monkeypatch.setenv(name, before or "")
+        if before is None:
+            monkeypatch.delenv(name)
+        Preflight().on_job_start(config)
+        assert os.environ[name] == after

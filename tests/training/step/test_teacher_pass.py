@@ -1,0 +1,106 @@
+"""The traffic of `measure_gain`: which rows go to which rank, and whose log-probs come back, with a queue in memory."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from tensordict import TensorDict
+
+from srpo_verl.config import settings
+from srpo_verl.core import TeacherPrompt
+from srpo_verl.training.fields import SHOWN, SHOWN_LOG_PROBS, TEACHER_PROMPTS, jagged
+from srpo_verl.training.step import teacher_pass
+from tests.training.rows import make_batch
+
+EOS = 1
+
+
+class Meta:
+    """The part of KVBatchMeta that is used."""
+
+    def __init__(self, keys):
+        self.keys = list(keys)
+
+    def __len__(self):
+        return len(self.keys)
+
+    def select_keys(self, keys):
+        return Meta(keys)
+
+
+class Queue:
+    def __init__(self):
+        self.rows: dict[str, dict[str, torch.Tensor]] = {}
+
+    def put(self, meta, fields):
+        for name, tensor in fields.items():
+            for key, row in zip(meta.keys, tensor.unbind(), strict=True):
+                self.rows.setdefault(key, {})[name] = row
+
+    def get(self, meta, names):
+        have = [name for name in names if all(name in self.rows[key] for key in meta.keys)]
+        return TensorDict({name: jagged([self.rows[key][name] for key in meta.keys]) for name in have}, len(meta.keys))
+
+
+def log_probs(prompt: torch.Tensor, response: torch.Tensor) -> torch.Tensor:
+    """Stands for the teacher: any function that tells prompts and tokens apart."""
+    return -(prompt.sum() + 3 * response).float() / 1000
+
+
+class Workers:
+    """Answers like the ranks together, and remembers what each was asked."""
+
+    def __init__(self, queue, ranks):
+        self.queue, self._dispatch_info, self.asked = queue, {"teacher": list(range(ranks))}, []
+
+    def compute_shown_log_probs(self, meta):
+        data = self.queue.get(meta, meta.fields)
+        found = []
+        for key, shown, prompt, response in zip(meta.keys, *(data[n].unbind() for n in meta.fields), strict=True):
+            self.asked.append((key, bool(shown)))
+            if not shown:
+                assert prompt.tolist() == [EOS]
+            found.append(log_probs(prompt, response if shown else response[:0])[:, None])
+        self.queue.put(meta, {SHOWN_LOG_PROBS: jagged(found)})
+
+
+@pytest.mark.parametrize("ranks", [1, 4])
+@pytest.mark.parametrize("rows", ["incorrect", "all"])
+def test_gain_of_the_siblings_that_are_shown_whole(monkeypatch, ranks, rows):
+    srpo = settings({"rows": rows, "policy_gradient": "none" if rows == "all" else "unrouted"})
+    batch, queue = make_batch(vocabulary=50, srpo=srpo), Queue()
+    monkeypatch.setattr(teacher_pass, "put_fields", queue.put)
+    monkeypatch.setattr(teacher_pass, "get_fields", queue.get)
+    meta = Meta(f"row{row}" for row in range(len(batch)))
+    old = [-0.01 * response.float() for response in batch.responses]
+    queue.put(meta, {"responses": jagged(batch.responses), "old_log_probs": jagged(old)})
+
+    sibling_of = {row: int(batch.plan.routing.demonstration[row]) for row in batch.plan.routed_rows()}
+    siblings = sorted(set(sibling_of.values()))
+    cut = siblings[0]
+    shared = {s: TeacherPrompt([7, 9, s + 2], truncated=s == cut) for s in siblings}
+    rollout = SimpleNamespace(temperature=1.0, log_prob_max_token_len_per_gpu=64)
+    trainer = SimpleNamespace(
+        srpo=srpo,
+        plan=batch.plan,
+        prompts={row: shared[sibling] for row, sibling in sibling_of.items()},
+        tokenizer=SimpleNamespace(eos_token_id=EOS),
+        config=SimpleNamespace(actor_rollout_ref=SimpleNamespace(rollout=rollout)),
+        actor_rollout_wg=Workers(queue, ranks),
+    )
+    found = teacher_pass.measure_gain(trainer, meta, batch.responses, batch.masks)
+
+    differences = [
+        (log_probs(torch.tensor([7, 9, s + 2]), batch.responses[s]) - old[s])[batch.masks[s].bool()]
+        for s in siblings
+        if s != cut
+    ]
+    assert found == {"srpo/teacher_gain": pytest.approx(torch.cat(differences).mean().item(), abs=1e-6)}
+    asked = trainer.actor_rollout_wg.asked
+    assert sorted(key for key, shown in asked if shown) == sorted(f"row{s}" for s in siblings if s != cut)
+    assert len(asked) % ranks == 0
+    assert TEACHER_PROMPTS in queue.rows[f"row{siblings[1]}"]
+    assert SHOWN not in queue.rows[f"row{cut}"] or (f"row{cut}", False) in asked
+
+    trainer.prompts = dict.fromkeys(sibling_of, shared[cut])
+    assert teacher_pass.measure_gain(trainer, meta, batch.responses, batch.masks) == {}

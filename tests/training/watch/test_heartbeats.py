@@ -1,0 +1,105 @@
+"""Signs of life of real Ray actors: one that answers, one that is busy, one that is killed."""
+
+import os
+import re
+import signal
+import time
+from types import SimpleNamespace
+
+import pytest
+import ray
+
+from srpo_verl.training.watch.heartbeats import Heartbeats
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def actors():
+    class Worker:
+        def pid(self):
+            return os.getpid()
+
+        def work(self, seconds):
+            time.sleep(seconds)
+
+    environment = {"env_vars": {"PYTHONPATH": os.getcwd()}}
+    ray.init(address="local", num_cpus=2, include_dashboard=False, runtime_env=environment, log_to_driver=False)
+    remote = ray.remote(num_cpus=0)(Worker)
+    yield {"idle": remote.remote(), "busy": remote.remote()}
+    ray.shutdown()
+
+
+def test_the_dead_and_the_busy_are_told_apart(actors):
+    idle, busy = actors["idle"], actors["busy"]
+    pids = {name: ray.get(actor.pid.remote()) for name, actor in actors.items()}
+    busy.work.remote(1000)
+    heartbeats = Heartbeats()
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and heartbeats.silent(longer_than=1)[:1] == []:
+        assert heartbeats.look(actors) == []
+        time.sleep(0.2)
+    assert [line.split(" has")[0] for line in heartbeats.silent(longer_than=1)] == ["busy"]
+
+    os.kill(pids["idle"], signal.SIGKILL)
+    while time.monotonic() < deadline and not (dead := heartbeats.look(actors)):
+        time.sleep(0.2)
+    assert dead == [
+        f"idle (pid {pids['idle']}) is dead: its process was killed (by a signal, or the machine ran out of memory; "
+        "`dmesg` tells)"
+    ]
+    assert heartbeats.look(actors) == dead  # told again
+    assert idle is not None
+
+
+def test_a_server_that_outlives_its_engine_is_named(actors):
+    """verl's vLLM server holds an `AsyncLLM` as `engine`, which knows when the engine's process has died."""
+
+    def lose_engine(actor):
+        actor.engine.errored = True
+
+    def give_engine(actor):
+        actor.engine = SimpleNamespace(errored=False)
+
+    server = {"vLLM server 0": actors["idle"]}
+    ray.get(actors["idle"].__ray_call__.remote(give_engine))
+    heartbeats = Heartbeats()
+    deadline = time.monotonic() + 60
+    while not heartbeats._pids and time.monotonic() < deadline:
+        assert heartbeats.look(server) == []
+        time.sleep(0.05)
+    ray.get(actors["idle"].__ray_call__.remote(lose_engine))
+    while time.monotonic() < deadline and not (dead := heartbeats.look(server)):
+        time.sleep(0.05)
+    pid = ray.get(actors["idle"].pid.remote())
+    assert dead == [f"vLLM server 0 (pid {pid}) has lost its engine: the engine's process died"]
+
+
+def test_an_actor_killed_by_rays_memory_monitor_is_dead():
+    """Its calls raise OutOfMemoryError, which is no ActorDiedError, for ever."""
+
+    class Worker:
+        pass
+
+    ray.init(
+        address="local",
+        num_cpus=2,
+        include_dashboard=False,
+        log_to_driver=False,
+        runtime_env={"env_vars": {"PYTHONPATH": os.getcwd()}},
+        _system_config={"memory_usage_threshold": 0.01, "memory_monitor_refresh_ms": 200},
+    )
+    try:
+        actors = {"agent loop worker 0": ray.remote(num_cpus=0)(Worker).remote()}
+        heartbeats = Heartbeats()
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and not (dead := heartbeats.look(actors)):
+            time.sleep(0.2)
+        assert len(dead) == 1
+        assert re.fullmatch(
+            r"agent loop worker 0( \(pid \d+\))? is dead: Ray killed it because the machine ran out of memory "
+            r"\([\d.]+GB used / [\d.]+GB limit\)",
+            dead[0],
+        )
+    finally:
+        ray.shutdown()

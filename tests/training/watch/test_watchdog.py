@@ -1,0 +1,134 @@
+"""The watchdog without a run: what it ends, when, and with which words."""
+
+import threading
+import time
+
+import pytest
+
+from srpo_verl.config import WatchdogConfig
+from srpo_verl.training.watch.watchdog import Watchdog, within
+
+
+def watchdog(dead=(), details=(), grace=0.0, **limits):
+    reports = []
+    dog = Watchdog(
+        WatchdogConfig(**{"interval": 0.02, **limits}),
+        dead=lambda: list(dead),
+        details=lambda: list(details),
+        end=reports.append,
+        where=lambda: "step 3",
+        grace=grace,
+    )
+    return dog, reports
+
+
+def wait_for(reports):
+    deadline = time.monotonic() + 10
+    while not reports and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return reports[0]
+
+
+def a_wait_with_a_name():
+    time.sleep(0.5)
+
+
+def test_a_stage_over_its_limit_ends_the_run_with_stage_step_seconds_and_place():
+    dog, reports = watchdog(details=["reward worker 0 (pid 7) has not answered for 9 s"], update_weights=0.1)
+    dog.start()
+    with dog.stage("update_weights"):
+        a_wait_with_a_name()
+    first, second, place = wait_for(reports)
+    assert first.startswith("update_weights (step 3) has taken ")
+    assert first.endswith("more than srpo.watchdog.update_weights=0.1")
+    assert second == "reward worker 0 (pid 7) has not answered for 9 s"
+    assert "a_wait_with_a_name" in place
+    assert "test_watchdog.py" in place
+
+
+def test_an_outer_stage_has_its_limit_too():
+    dog, _ = watchdog(testing=0.01)
+    with dog.stage("testing"), dog.stage("gen"):
+        time.sleep(0.05)
+        assert dog.reason_to_end()[0].startswith("testing (step 3)")
+
+
+@pytest.mark.parametrize("limits", [{"gen": 0.0}, {"gen": 60.0}])
+def test_no_limit_or_enough_time_is_no_reason(limits):
+    dog, _ = watchdog(**limits)
+    with dog.stage("gen"):
+        time.sleep(0.05)
+        assert dog.reason_to_end() is None
+
+
+def test_time_between_stages_is_nobodys():
+    dog, _ = watchdog(gen=0.05)
+    for _ in range(4):
+        with dog.stage("gen"):
+            time.sleep(0.02)
+    assert dog.reason_to_end() is None
+
+
+def test_a_dead_worker_leaves_the_driver_its_grace_first():
+    dog, _ = watchdog(dead=["vLLM server 0 is dead: killed"], grace=0.2)
+    with dog.stage("gen"):
+        assert dog.reason_to_end() is None
+        time.sleep(0.25)
+        assert dog.reason_to_end() == ["gen (step 3) waits since 0 s, but vLLM server 0 is dead: killed"]
+
+
+def test_after_a_failure_a_death_that_ray_notices_late_is_found(monkeypatch):
+    monkeypatch.setattr("srpo_verl.training.watch.watchdog.NOTICED", 5.0)
+    dead = []
+    dog, _ = watchdog()
+    dog._dead = lambda: list(dead)
+    threading.Timer(0.5, dead.append, ["actor worker, rank 1 (pid 7) is dead: killed"]).start()
+    assert dog.deaths() == ["actor worker, rank 1 (pid 7) is dead: killed"]
+
+
+def test_a_failure_without_a_death_is_not_held_up_for_long(monkeypatch):
+    monkeypatch.setattr("srpo_verl.training.watch.watchdog.NOTICED", 0.1)
+    dog, _ = watchdog()
+    assert dog.deaths() == []
+
+
+def test_the_innermost_stage_is_what_failed():
+    dog, _ = watchdog()
+    with pytest.raises(KeyError), dog.stage("testing"):  # noqa: PT012
+        with dog.stage("gen"):
+            pass
+        with dog.stage("update_actor", "compute"):
+            raise KeyError
+    assert dog.failed_in == "update_actor"
+
+
+def test_cleaning_up_after_a_failure_has_a_limit(monkeypatch):
+    monkeypatch.setattr("srpo_verl.training.watch.watchdog.CLEANING_UP", 0.01)
+    dog, _ = watchdog()
+    dog.closing()
+    time.sleep(0.05)
+    assert dog.reason_to_end()[0].startswith("cleaning up (step 3) has taken 0 s")
+
+
+def test_a_question_that_hangs_or_fails_does_not_hang_the_watchdog(capfd, monkeypatch):
+    monkeypatch.setattr(threading, "excepthook", threading.__excepthook__)
+    assert within(0.05, lambda: time.sleep(10)) is None
+    assert within(5, lambda: 1 / 0) is None
+    assert "ZeroDivisionError" in capfd.readouterr().err
+    assert within(5, lambda: 3) == 3
+
+
+def test_switched_off_there_is_no_thread():
+    before = threading.active_count()
+    dog, _ = watchdog(interval=0.0)
+    dog.start()
+    assert threading.active_count() == before
+
+
+def test_stopped_it_reports_nothing():
+    dog, reports = watchdog(gen=0.05)
+    dog.start()
+    dog.stop()
+    with dog.stage("gen"):
+        time.sleep(0.2)
+    assert reports == []
