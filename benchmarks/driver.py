@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +19,8 @@ from transformers import PreTrainedTokenizerFast
 from benchmarks.harness import Measure
 from srpo_verl.config import SRPOConfig
 from srpo_verl.training.step.routing_plan import Rollout, RoutingPlan, build_plan
+from srpo_verl.training.step.step_signals import RoutedTokens, step_signals
 from srpo_verl.training.step.teacher_prompts import TeacherPromptBuilder
-from srpo_verl.training.step.token_weights import token_weights
 
 STEP_SECONDS, SHARE, GROWTH = 80.0, 0.01, 1.5
 GROUP, SHORTEST, LONGEST, QUESTION = 8, 512, 8192, 400
@@ -29,15 +28,6 @@ CHAT_TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-
-
-@dataclass
-class Teacher:
-    """Stands in for the teacher's pass, which is no work of the driver."""
-
-    rows: list[int]
-    entropy: list[torch.Tensor]
-    log_probs: list[torch.Tensor] | None = None
 
 
 def corpus() -> str:
@@ -98,10 +88,10 @@ def step(
     masks = [torch.ones(length) for length in lengths]
     entropy = [torch.rand(lengths[row], generator=rng) for row in rows]
     started = time.process_time()
-    advantages = plan.advantages(scores, normalize_by_std=False)
-    token_weights(Teacher(rows, entropy), masks, masks, beta=1.0)
+    known = RoutedTokens(rows, entropy, entropy, entropy, entropy, importance=[masks[row] for row in rows])
+    signals = step_signals(plan, srpo, rewards=scores, masks=masks, normalize_by_std=False, tokens=known)
     seconds["advantages and weights"] = time.process_time() - started
-    assert advantages.shape == (rollouts,)
+    assert len(signals.advantages) == rollouts
     return seconds, in_one_thread, plan, sum(lengths[row] for row in rows)
 
 

@@ -17,7 +17,7 @@ from verl.workers.utils.padding import response_from_nested
 from benchmarks.harness import Measure
 from benchmarks.worker_step import METHODS, make_batch
 from srpo_verl.training.fields import TEACHER_ENTROPY, TEACHER_LOG_PROBS, TOPK_IDS
-from srpo_verl.training.step.teacher_pass import spread
+from srpo_verl.training.step.teacher_client import spread
 from tests.training import rows, tiny_model
 from tests.training.worker_process import run_ranks
 

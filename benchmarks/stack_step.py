@@ -33,9 +33,9 @@ from workflows.process_tree import ProcessTree
 from workflows.verl_run import RunFiles, run_environment, verl_command
 
 METHODS = {
-    "GRPO": ("srpo.rows=none", "srpo.policy_gradient=all"),
+    "GRPO": ("srpo.route=none", "srpo.policy_gradient=all"),
     "SRPO": (),
-    "SDPO": ("srpo.rows=all", "srpo.policy_gradient=none", "srpo.beta=0"),
+    "SDPO": ("srpo.route=all", "srpo.policy_gradient=none", "srpo.beta=0"),
 }
 # SmolLM2 with the short questions of examples/smollm2/data.py, so that a step takes a minute at most on two cores.
 SHORT = ("data.max_prompt_length=64", "data.max_response_length=16", "actor_rollout_ref.rollout.max_model_len=256")
@@ -50,7 +50,7 @@ STAGES = {
     "Watchdog.in_stage": "gen",
     "SRPOTrainer._route (": "srpo_route",
     "compute_teacher_targets (": "teacher",
-    "run_teacher (": "teacher",
+    "TeacherClient.ask (": "teacher",
     "compute_log_prob (": "old_log_prob",
     "_compute_old_log_prob (": "old_log_prob",
     "_compute_advantage (": "adv",
@@ -66,7 +66,7 @@ ITEMS = {
     "StudentTopK.collect (": "student's top K",
     "TeacherTargets.collect (": "teacher's targets",
     "distance (srpo_verl/": "distance of the teacher",
-    "move_towards (": "EMA of the teacher",
+    "move (": "EMA of the teacher",
     "logprobs_from_logits": "log-probs of the sampled tokens",
     "entropy_from_logits": "entropy",
     "Tensor.backward (": "backward pass, of model and losses",

@@ -26,9 +26,9 @@ from tests.training import rows, tiny_model
 from tests.training.worker_process import run_ranks
 
 METHODS = {
-    "GRPO": SRPOConfig(rows="none", policy_gradient="all"),
+    "GRPO": SRPOConfig(route="none", policy_gradient="all"),
     "SRPO": SRPOConfig(),
-    "SDPO": SRPOConfig(rows="all", policy_gradient="none", beta=0.0),
+    "SDPO": SRPOConfig(route="all", policy_gradient="none", beta=0.0),
 }
 LIMIT = 1.1
 
@@ -55,11 +55,7 @@ def make_batch(srpo: SRPOConfig, vocabulary: int, *, groups: int, size: int, pro
     scores = [float(row % 3 == 0) for row in range(count)]
     rollouts = [Rollout(f"{row // size}_{row % size}_0", scores[row], lengths[row]) for row in range(count)]
     plan = build_plan(rollouts, srpo)
-    scalar = plan.advantages(torch.tensor(scores), normalize_by_std=False)
-    if srpo.policy_gradient == "unrouted":
-        scalar = torch.where(plan.routed, 0.0, scalar)
-    if srpo.policy_gradient == "none":
-        scalar = torch.zeros_like(scalar)
+    scalar = plan.policy_gradient_advantages(torch.tensor(scores), srpo, normalize_by_std=False)
     masks = [torch.ones(length, dtype=torch.long) for length in lengths]
     return rows.Batch(
         plan=plan,

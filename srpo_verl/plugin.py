@@ -4,7 +4,7 @@ verl only imports this module, in driver, Ray workers and reward workers alike, 
 So it stays light, and registers each thing right after verl's own module for it has been imported:
 
     verl.trainer.ppo.core_algos   -> advantage estimator and policy loss `srpo`
-    verl.trainer.ppo.v1           -> trainer mode `srpo`
+    verl.trainer.ppo.v1           -> trainer mode `srpo`, and those of variants
     verl.workers.engine           -> engines for device "cpu", on a machine without a GPU only
 """
 
@@ -61,6 +61,22 @@ def _import(name: str) -> Callable[[], object]:
     return lambda: importlib.import_module(name)
 
 
+def _register_trainers() -> None:
+    """Ours, and those that packages bring (`srpo_verl.register.trainer`)."""
+    importlib.import_module("srpo_verl.training.step.trainer")
+    from verl.trainer.ppo.v1.trainer_base import register_trainer
+
+    from srpo_verl import variants
+
+    for name in variants.names("trainer"):
+        variant = variants.get("trainer", name)
+        module, _, attribute = variant.function.partition(":")
+        try:
+            register_trainer(name)(getattr(importlib.import_module(module), attribute))
+        except (ImportError, AttributeError, TypeError, ValueError) as error:
+            raise variants.VariantError(f"{variant}: {type(error).__name__}: {error}") from error
+
+
 def without_gpu() -> bool:
     """Whether this process uses the CPU platform: no CUDA device, and vLLM's CPU build is what is installed."""
     import torch
@@ -104,7 +120,7 @@ def check_registered() -> None:
 
 
 after_import("verl.trainer.ppo.core_algos", _import("srpo_verl.training.registered_losses"))
-after_import("verl.trainer.ppo.v1", _import("srpo_verl.training.step.trainer"))
+after_import("verl.trainer.ppo.v1", _register_trainers)
 if without_gpu():
     import srpo_verl.cpu.platform  # noqa: F401
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from srpo_verl.config import SRPOConfig, TeacherConfig
+from srpo_verl.config import SRPOConfig
 from srpo_verl.config.data_check import check_file, row_problem
 from srpo_verl.core import checked_verdict
 from srpo_verl.training.step.routing_plan import Rollout, build_plan
@@ -68,7 +68,7 @@ def test_a_verdict_that_cannot_be_used_counts_nowhere(score, info, kind):
     assert 0 not in plan.routing.demonstration.tolist()
     rewards = torch.tensor([value, 1.0, 0.0, 0.0])
     expected = torch.tensor([0.0, 2 / 3, -1 / 3, -1 / 3])
-    torch.testing.assert_close(plan.advantages(rewards, normalize_by_std=False), expected)
+    torch.testing.assert_close(plan.advantages(rewards, SRPO, normalize_by_std=False), expected)
     assert bad_data_metrics(plan, [], 0)[f"srpo/bad_score/{kind}"] == 1
 
 
@@ -103,8 +103,17 @@ DEMONSTRATIONS = {
     "backslashes": "\\n\\u0000 \\begin{aligned} \\",
     "markup": "<script>alert(1)</script> ```python\nexit()\n``` [INST] <s>",
     "long": "4 " * 5000,
-    "blank": " \n\t ",
 }
+
+
+@pytest.mark.parametrize("text", ["", " \n\t "])
+def test_a_demonstration_without_anything_to_read_is_not_distilled(text, tokenizer):
+    plan = build_plan([Rollout("x_0_0", 0.0, 5), Rollout("x_1_0", 1.0, 5)], SRPO)
+    builder = TeacherPromptBuilder(tokenizer=tokenizer, srpo=SRPO, max_length=400, chat_template_kwargs={})
+    question = [{"role": "user", "content": "2 + 2?"}]
+    plan, prompts, left_out = builder.build(plan, {0: question}, {1: tokenizer.encode(text, add_special_tokens=False)})
+    assert (prompts, left_out) == ({}, LeftOut(nothing_to_show=(0,)))
+    assert not plan.routed.any()
 
 
 @pytest.mark.parametrize("text", DEMONSTRATIONS.values(), ids=DEMONSTRATIONS.keys())
@@ -229,11 +238,11 @@ BATCHES = {
 
 @pytest.mark.parametrize(("rows", "routed"), BATCHES.values(), ids=BATCHES.keys())
 def test_odd_batches_are_routed_by_what_can_be_compared(rows, routed):
-    srpo = SRPOConfig(teacher=TeacherConfig(use_feedback=True))
+    srpo = SRPOConfig(providers=["sibling", "feedback"])
     plan = build_plan([Rollout(key, float(score), 5, **options) for key, score, options in rows], srpo)
     assert plan.routed.tolist() == routed
     rewards = torch.tensor([float(score) for _, score, _ in rows])
-    assert torch.isfinite(plan.advantages(rewards, normalize_by_std=True)).all()
+    assert torch.isfinite(plan.advantages(rewards, SRPO, normalize_by_std=True)).all()
 
 
 @pytest.mark.parametrize("key", ["x", "x_0", "x_a_0", "x_0_b", ""])

@@ -22,13 +22,20 @@ class FileReport:
     warnings: list[str] = field(default_factory=list)
 
 
-def check_file(path: str, *, prompt_key: str, source_key: str) -> FileReport:
-    """Columns, their types, and each row's conversation. Reads the file once, a batch of rows at a time."""
+def check_file(path: str, *, prompt_key: str, source_key: str, columns: Mapping[str, str] | None = None) -> FileReport:
+    """Columns, their types, and each row's conversation. Reads the file once, a batch of rows at a time.
+
+    Args:
+        columns: further ones that must be there, each with the provider that reads it.
+    """
     report = FileReport()
     try:
         with pa.parquet.ParquetFile(path) as file:
             report.rows = file.metadata.num_rows
             report.problems = list(_columns(file.schema_arrow, prompt_key, source_key))
+            for column, provider in (columns or {}).items():
+                if column not in file.schema_arrow.names:
+                    report.problems.append(f"lacks the column {column}, which srpo.providers={provider} reads")
             if report.rows == 0:
                 report.problems.append("has no rows")
             if not report.problems:

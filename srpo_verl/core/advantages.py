@@ -8,14 +8,54 @@ The division by the group's standard deviation is off by default (the unbiased f
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
 
 import torch
 
 from .groups import check_scores, group_ids
 
-__all__ = ["group_advantages"]
+__all__ = ["GroupRewards", "group_advantages", "leave_one_out_advantages"]
 
 _EPSILON = 1e-6  # verl's GRPO adds this to the standard deviation
+
+
+@dataclass(frozen=True)
+class GroupRewards:
+    """What a baseline sees: the N rollouts that count.
+
+    Attributes:
+        rewards: (N,), float.
+        groups: int64 (N,), equal for the rollouts of one prompt; numbered from 0.
+        correct: bool (N,), the verdict.
+        share: float64 (N,) in [0, 1]; how much of a rollout is distilled, and hence has no policy gradient in SRPO.
+        lengths: int64 (N,), tokens of the response.
+        normalize_by_std: verl's `algorithm.norm_adv_by_std_in_grpo`.
+    """
+
+    rewards: torch.Tensor
+    groups: torch.Tensor
+    correct: torch.Tensor
+    share: torch.Tensor
+    lengths: torch.Tensor
+    normalize_by_std: bool
+
+    def __len__(self) -> int:
+        return self.rewards.numel()
+
+
+def leave_one_out_advantages(scores: torch.Tensor, groups: torch.Tensor) -> torch.Tensor:
+    """r_i - mean of the other rewards of the group (RLOO, arXiv 2402.14740).
+
+    Args:
+        scores, groups: as for `group_advantages`.
+
+    Returns:
+        (N,), the dtype of the scores: G / (G - 1) times the group-mean advantage; the score in a group of one.
+    """
+    ids, n_groups = group_ids(groups, scores.numel(), device=scores.device)
+    size = torch.bincount(ids, minlength=n_groups)[ids]
+    factor = torch.where(size > 1, size / (size - 1).clamp(min=1), 1.0)
+    return (group_advantages(scores, groups).double() * factor).to(scores.dtype)
 
 
 def group_advantages(

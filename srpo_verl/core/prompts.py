@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from .template import (
@@ -23,11 +24,27 @@ from .template import (
     without_lone_surrogates,
 )
 
-__all__ = ["BadMessages", "PromptParts", "TeacherPrompt", "strip_thinking", "teacher_messages", "teacher_prompt_ids"]
+__all__ = [
+    "SECTIONS",
+    "TEMPLATE",
+    "BadMessages",
+    "PromptParts",
+    "TeacherPrompt",
+    "strip_thinking",
+    "teacher_messages",
+    "teacher_prompt_ids",
+    "visible_answer",
+]
 
-_SOLUTION = "\nCorrect solution:\n\n"
-_FEEDBACK = "\nThe following is feedback from your unsuccessful earlier attempt:\n\n"
-_INSTRUCTION = "\n\nCorrectly solve the original question."
+TEMPLATE = "{prompt}{information}\n\nCorrectly solve the original question."
+"""The last user message that the teacher sees (SDPO); {information} stands for the sections."""
+SECTIONS: Mapping[str, str] = MappingProxyType(
+    {
+        "sibling": "\nCorrect solution:\n\n{text}",
+        "feedback": "\nThe following is feedback from your unsuccessful earlier attempt:\n\n{text}",
+    }
+)
+"""How what a provider gives stands in it."""
 
 
 class BadMessages(ValueError):
@@ -42,7 +59,7 @@ class TeacherPrompt:
         input_ids: token ids up to and including the generation prompt.
         truncated: whether the inserted text had to be shortened.
         dropped_tokens: how many of its tokens were dropped.
-        kept_tokens: how many of its tokens remain, None when all of it is there; 0 means the teacher learns nothing.
+        kept_tokens: how many of its tokens remain, at least one; None when all of it is there.
         spliced: whether the inserted text was tokenised apart from the template (too long, or it held special tokens).
     """
 
@@ -67,38 +84,30 @@ def strip_thinking(text: str) -> str:
     return "".join(visible) + rest
 
 
+def visible_answer(text: str) -> str:
+    """`strip_thinking`; an answer that is nothing but thinking is kept whole, or there would be nothing to show."""
+    visible = strip_thinking(text)
+    return visible if visible.strip() else text
+
+
 def teacher_messages(
     messages: Iterable[Mapping[str, Any]],
+    information: Sequence[tuple[str, str]],
     *,
-    demonstration: str | None = None,
-    feedback: str | None = None,
-    remove_thinking: bool = True,
+    template: str = TEMPLATE,
+    system_prompt: str | None = None,
 ) -> list[dict[str, Any]]:
     """The conversation the teacher sees: the last user message is extended, every other message is kept as it is.
 
         {prompt}\\nCorrect solution:\\n\\n{demonstration}\\n\\nCorrectly solve the original question.
 
-    Feedback adds `\\nThe following is feedback from your unsuccessful earlier attempt:\\n\\n{feedback}` before the last
-    sentence.
-
-    Args:
-        messages: `[{"role": ..., "content": ...}, ...]`, a list or an array as in a row of the data.
-        demonstration: a correct sibling's response.
-        feedback: the environment's text; a blank one is as good as none.
-        remove_thinking: apply `strip_thinking` to the demonstration. One that is nothing but thinking is kept whole,
-            since otherwise there would be nothing to show.
+    Arguments and errors as of `PromptParts.of`; nothing is replaced in the texts.
 
     Returns:
         New dicts; the input is not changed.
-
-    Raises:
-        BadMessages: messages that are not a list of dicts with role and content, no user message, a user message that
-            is not a text.
-        ValueError: neither demonstration nor feedback.
     """
-    conversation, last_user = _check_messages(messages)
-    demonstration, feedback = _check_information(demonstration, feedback, remove_thinking)
-    return _extended(conversation, last_user, demonstration, feedback)
+    parts = PromptParts.of(messages, information, template=template, system_prompt=system_prompt)
+    return parts.messages(parts.inserted)
 
 
 @dataclass(frozen=True)
@@ -107,34 +116,59 @@ class PromptParts:
 
     conversation: list[dict[str, Any]]
     last_user: int
-    demonstration: str | None
-    feedback: str | None
+    # What stands around the texts to insert: one more than there are texts.
+    frame: tuple[str, ...]
+    inserted: list[str]
 
     @classmethod
     def of(
         cls,
         messages: Iterable[Mapping[str, Any]],
+        information: Sequence[tuple[str, str]],
         *,
-        demonstration: str | None,
-        feedback: str | None = None,
-        remove_thinking: bool = True,
+        template: str = TEMPLATE,
+        system_prompt: str | None = None,
     ) -> PromptParts:
-        """Arguments and errors as of `teacher_messages`. Lone surrogates, which tokenizers refuse, are replaced."""
+        """Lone surrogates, which tokenizers refuse, are replaced.
+
+        Args:
+            messages: `[{"role": ..., "content": ...}, ...]`, a list or an array as in a row of the data.
+            information: pairs of a section (see `SECTIONS`) and the text for it.
+            template: with {prompt} and {information}, each once, in this order. Other braces are text.
+            system_prompt: takes the place of the system message; None keeps what is there.
+
+        Raises:
+            BadMessages: messages that are not a list of dicts with role and content, no user message, a user message
+                that is not a text.
+            ValueError: no information, information that is not a text, or a template or section without its places.
+        """
         conversation, last_user = _check_messages(messages)
-        demonstration, feedback = _check_information(demonstration, feedback, remove_thinking)
-        texts = conversation, demonstration, feedback
-        conversation, demonstration, feedback = map(without_lone_surrogates, texts)
-        return cls(conversation, last_user, demonstration, feedback)
+        if system_prompt is not None:
+            if conversation[0]["role"] == "system":
+                conversation[0]["content"] = system_prompt
+            else:
+                conversation.insert(0, {"role": "system", "content": system_prompt})
+                last_user += 1
+        conversation = without_lone_surrogates(conversation)
+        _check_information(information)
+        start, rest = _split(template, "{prompt}")
+        before, after = _split(rest, "{information}")
+        frame = [start + conversation[last_user]["content"] + before]
+        for section, _ in information:
+            head, foot = _split(section, "{text}")
+            frame[-1] += head
+            frame.append(foot)
+        frame[-1] += after
+        return cls(conversation, last_user, tuple(frame), [without_lone_surrogates(text) for _, text in information])
 
-    @property
-    def inserted(self) -> list[str]:
-        return [text for text in (self.demonstration, self.feedback) if text is not None]
-
-    def messages(self, inserted: list[str]) -> list[dict[str, Any]]:
+    def messages(self, inserted: Sequence[str]) -> list[dict[str, Any]]:
         """The conversation with these texts in place of `self.inserted`."""
-        remaining = iter(inserted)
-        shown = [None if text is None else next(remaining) for text in (self.demonstration, self.feedback)]
-        return _extended(self.conversation, self.last_user, *shown)
+        # Concatenation, not str.format: braces in the question or in a solution are text.
+        content = self.frame[0] + "".join(map("".join, zip(inserted, self.frame[1:], strict=True)))
+        return [
+            {**message, "content": content} if index == self.last_user else dict(message)
+            for index, message in enumerate(self.conversation)
+        ]
 
 
 def teacher_prompt_ids(
@@ -154,12 +188,12 @@ def teacher_prompt_ids(
     Args:
         tokenizer: a Hugging Face tokenizer with a chat template. It gets all prompts in one call, which a fast one
             spreads over the processor's cores.
-        prompts: the demonstration is what shrinks; the feedback shrinks if there is no demonstration.
+        prompts: the first text of each is what shrinks.
         max_length: the most tokens a prompt may have.
         chat_template_kwargs: passed to the chat template, for instance `{"enable_thinking": False}`.
 
     Returns:
-        `TeacherPrompt` per prompt, or None if not even the prompt without the text that may shrink fits.
+        `TeacherPrompt` per prompt, or None if the prompt does not fit with any of the text that may shrink.
 
     Raises:
         ValueError: a tokenizer without a chat template; a chat template that changes the user's text so much that the
@@ -181,30 +215,14 @@ def _fitted(
 
     first, *others = [plain_text_ids(tokenizer, text, controls) for text in parts.inserted]
     budget = max_length - sum(map(len, scaffold)) - sum(map(len, others))
-    if budget < 0:
+    kept = _last_tokens(tokenizer, first, max(budget, 0))
+    if budget < 0 or (first and not kept):
         return None
-    kept = _last_tokens(tokenizer, first, budget)
     ids = list(scaffold[0])
     for piece, following in zip([kept, *others], scaffold[1:], strict=True):
         ids += piece + following
     dropped = len(first) - len(kept)
     return TeacherPrompt(ids, truncated=dropped > 0, dropped_tokens=dropped, kept_tokens=len(kept), spliced=True)
-
-
-def _extended(
-    conversation: list[dict[str, Any]], last_user: int, demonstration: str | None, feedback: str | None
-) -> list[dict[str, Any]]:
-    # Concatenation, not str.format: braces in the question or in a solution are text.
-    content = conversation[last_user]["content"]
-    if demonstration is not None:
-        content += _SOLUTION + demonstration
-    if feedback is not None:
-        content += _FEEDBACK + feedback
-    content += _INSTRUCTION
-    return [
-        {**message, "content": content} if index == last_user else dict(message)
-        for index, message in enumerate(conversation)
-    ]
 
 
 def _last_tokens(tokenizer: Any, ids: list[int], budget: int) -> list[int]:
@@ -250,18 +268,15 @@ def _check_messages(messages: Iterable[Any]) -> tuple[list[dict[str, Any]], int]
     return conversation, last_user
 
 
-def _check_information(
-    demonstration: str | None, feedback: str | None, remove_thinking: bool
-) -> tuple[str | None, str | None]:
-    """The texts to insert: thinking removed, blank feedback dropped."""
-    for name, text in (("demonstration", demonstration), ("feedback", feedback)):
-        if text is not None and not isinstance(text, str):
-            raise ValueError(f"{name} must be a text or None, not a {type(text).__name__}.")
-    if feedback is not None and not feedback.strip():
-        feedback = None
-    if demonstration is None and feedback is None:
-        raise ValueError("neither a demonstration nor feedback is given; without them there is no teacher prompt.")
-    if demonstration is not None and remove_thinking:
-        visible = strip_thinking(demonstration)
-        demonstration = visible if visible.strip() else demonstration
-    return demonstration, feedback
+def _check_information(information: Sequence[tuple[str, str]]) -> None:
+    if not information:
+        raise ValueError("nothing to show is given, no demonstration and no feedback: then there is no teacher prompt.")
+    if wrong := [type(text).__name__ for _, text in information if not isinstance(text, str)]:
+        raise ValueError(f"what the teacher is shown must be a text, not a {wrong[0]}.")
+
+
+def _split(text: str, place: str) -> tuple[str, str]:
+    if text.count(place) != 1:
+        raise ValueError(f"a teacher's template must hold {place} once: {text!r} has it {text.count(place)} times.")
+    before, _, after = text.partition(place)
+    return before, after

@@ -1,53 +1,129 @@
 """Which rollout is distilled, and from what: the sample routing of SRPO (arXiv 2604.02288, section 3.1, Tables 6, 7).
 
     c_i      = 1[r_i >= threshold]                           correct
-    m_i      = 1[there is teacher information for i]         a correct sibling, or else feedback
-    z_i^SDPO = (1 - c_i) m_i,   z_i^GRPO = 1 - z_i^SDPO
+    m_i      = 1[there is teacher information for i]         what the first provider that has something gives
+    z_i^SDPO = (1 - c_i) m_i,   z_i^GRPO = 1 - z_i^SDPO      the rule "incorrect"; others give another z in [0, 1]
 
 Correctness is read off the score and never off the advantage: in an all-wrong group every advantage is zero, so its
 sign says nothing, and such a group must stay in the GRPO branch.
+
+Rules and providers only ever see the rollouts that count, and what they answer is checked: nobody is its own teacher,
+nobody without teacher information is distilled.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, TypeAlias
 
 import torch
 
 from .groups import check_scores, group_ids
 
-__all__ = ["PROVIDERS", "ROWS", "GroupStatistics", "Routing", "group_statistics", "route"]
+__all__ = ["PROVIDERS", "RULES", "GroupStatistics", "Rollouts", "Routing", "group_statistics", "route"]
 
-ROWS = ("incorrect", "correct", "all", "none")
-"""Which rollouts with teacher information are distilled: SRPO, two diagnosis runs, SDPO ("all") and GRPO ("none")."""
 
-PROVIDERS = ("sibling", "feedback")
+@dataclass(frozen=True)
+class Rollouts:
+    """What rules and providers see: the N rollouts that count, in the given order.
+
+    Attributes:
+        scores: (N,), any float dtype; the verdicts.
+        correct: bool (N,), c.
+        groups: int64 (N,), equal for the rollouts of one prompt; numbered from 0.
+        feedback: N texts or None, what the grader said.
+        columns: N mappings, the columns of the data set that a provider asked for.
+    """
+
+    scores: torch.Tensor
+    correct: torch.Tensor
+    groups: torch.Tensor
+    feedback: tuple[str | None, ...]
+    columns: tuple[Mapping[str, Any], ...]
+
+    def __len__(self) -> int:
+        return self.scores.numel()
+
+
+Shown: TypeAlias = torch.Tensor | Sequence[str | None]
+"""What a provider answers: int64 (N,), the sibling whose response is shown, -1 for none; or N texts or None."""
+Provider = Callable[[Rollouts], Shown]
+Rule = Callable[[Rollouts, torch.Tensor], torch.Tensor]
+
+
+def incorrect(rollouts: Rollouts, available: torch.Tensor) -> torch.Tensor:
+    """SRPO (Table 7)."""
+    return ~rollouts.correct
+
+
+def correct(rollouts: Rollouts, available: torch.Tensor) -> torch.Tensor:
+    """A diagnosis run of SDPO's loss."""
+    return rollouts.correct
+
+
+def everything(rollouts: Rollouts, available: torch.Tensor) -> torch.Tensor:
+    """SDPO."""
+    return torch.ones_like(rollouts.correct)
+
+
+def nothing(rollouts: Rollouts, available: torch.Tensor) -> torch.Tensor:
+    """GRPO."""
+    return torch.zeros_like(rollouts.correct)
+
+
+def sibling(rollouts: Rollouts) -> torch.Tensor:
+    """The first correct sibling, self excluded (Table 6)."""
+    groups = int(rollouts.groups.max()) + 1 if len(rollouts) else 0
+    return _first_correct_sibling(rollouts.correct, rollouts.groups, groups)
+
+
+def feedback(rollouts: Rollouts) -> Sequence[str | None]:
+    """What the grader said (Algorithm 1, line 5)."""
+    return rollouts.feedback
+
+
+RULES: Mapping[str, Rule] = MappingProxyType(
+    {"incorrect": incorrect, "correct": correct, "all": everything, "none": nothing}
+)
+"""Which rollouts with teacher information are distilled."""
+PROVIDERS: Mapping[str, Provider] = MappingProxyType({"sibling": sibling, "feedback": feedback})
 """Sources of teacher information, best first; a rollout takes the first one that has something for it."""
 
 
 @dataclass(frozen=True)
 class Routing:
-    """The outcome of `route`, one entry per rollout, on the device of the scores.
+    """The outcome of `route`, one entry per rollout, tensors on the device of the scores.
 
     Attributes:
-        to_sdpo: bool (N,), z^SDPO; every other rollout belongs to the GRPO branch.
-        demonstration: int64 (N,), index of the first correct sibling in the given order, self excluded; -1 if none.
-            Given whatever the route is, because the teacher-information column of Table 7 does not depend on it.
-        teacher_available: bool (N,), m.
+        share: float64 (N,) in [0, 1], z^SDPO; what is left of 1 belongs to the GRPO branch.
+        demonstration: int64 (N,), the sibling whose response is shown, -1 if none is. Given whatever the share is,
+            because the teacher-information column of Table 7 does not depend on it.
+        texts: what is shown of a provider that gives texts, None elsewhere.
         correct: bool (N,), c.
         provider: int64 (N,), index into `providers`; -1 where there is no teacher information.
         providers: the names of the sources, in order of preference.
 
-    For an excluded rollout all of these are False or -1.
+    For an excluded rollout all of these are 0, False, None or -1.
     """
 
-    to_sdpo: torch.Tensor
+    share: torch.Tensor
     demonstration: torch.Tensor
-    teacher_available: torch.Tensor
+    texts: tuple[str | None, ...]
     correct: torch.Tensor
     provider: torch.Tensor
-    providers: tuple[str, ...] = PROVIDERS
+    providers: tuple[str, ...]
+
+    @property
+    def to_sdpo(self) -> torch.Tensor:
+        """bool (N,): distilled, at least in part."""
+        return self.share > 0
+
+    @property
+    def teacher_available(self) -> torch.Tensor:
+        """bool (N,), m."""
+        return self.provider >= 0
 
 
 @dataclass(frozen=True)
@@ -65,52 +141,70 @@ def route(
     groups: Sequence[Hashable],
     *,
     threshold: float = 0.5,
+    rule: Rule = incorrect,
+    providers: Mapping[str, Provider] = PROVIDERS,
     feedback: Sequence[str | None] | None = None,
-    rows: str = "incorrect",
+    columns: Sequence[Mapping[str, Any]] | None = None,
     exclude: torch.Tensor | None = None,
 ) -> Routing:
-    """Route every rollout to the GRPO or the SDPO branch (Table 7) and pick its demonstration (Table 6).
+    """Route every rollout to the GRPO or the SDPO branch (Table 7) and pick what its teacher is shown (Table 6).
 
     Args:
         scores: (N,), any float dtype (bool and integers too); the verdict per rollout.
         groups: N hashables, equal for the rollouts of one prompt. They need not be adjacent.
         threshold: a rollout is correct when its score is at least this.
-        feedback: N texts or None; a text that is not blank is teacher information where no correct sibling exists.
-        rows: which rollouts with teacher information are distilled, one of `ROWS`.
-        exclude: bool (N,); rollouts that the grader could not decide, or padding. They are not routed, are nobody's
-            demonstration, and count nowhere.
+        rule: which rollouts are distilled: bool (N,), or a float (N,) in [0, 1]. It is multiplied by m.
+        providers: by name, in order of preference.
+        feedback: N texts or None, for the providers.
+        columns: N mappings, for the providers.
+        exclude: bool (N,); rollouts that the grader could not decide, or padding. No rule and no provider sees them.
 
     Returns:
-        `Routing`. Linear in N.
+        `Routing`. With our own rules and providers linear in N.
 
     Raises:
-        ValueError: unknown `rows`, wrong lengths, a NaN score that is not excluded, feedback that is not a text.
+        ValueError: wrong lengths, a NaN score that is not excluded, feedback that is not a text; a rule or a provider
+            whose answer has another form than said above, or that shows a rollout to itself or to another prompt's.
     """
-    if rows not in ROWS:
-        raise ValueError(f"rows must be one of {', '.join(ROWS)}, not {rows!r}.")
     scores, counted = check_scores(scores, exclude)
-    ids, n_groups = group_ids(groups, scores.numel(), device=scores.device)
+    ids, _ = group_ids(groups, scores.numel(), device=scores.device)
+    inside = counted.nonzero().squeeze(-1)
+    places = inside.tolist()
+    seen_ids, _ = group_ids(ids[inside], device=scores.device)
+    seen = Rollouts(
+        scores=scores[inside],
+        correct=scores[inside] >= threshold,
+        groups=seen_ids,
+        feedback=_per_rollout("feedback", feedback, None, len(counted), places),
+        columns=_per_rollout("columns", columns, {}, len(counted), places),
+    )
+    demonstration = torch.full_like(seen.groups, -1)
+    provider = demonstration.clone()
+    texts: list[str | None] = [None] * len(seen)
+    for index, (name, provide) in enumerate(providers.items()):
+        siblings, said = _checked_information(name, provide(seen), seen)
+        has_text = torch.tensor([text is not None for text in said], dtype=torch.bool, device=provider.device)
+        takes = (provider < 0) & ((siblings >= 0) | has_text)
+        provider[takes] = index
+        demonstration[takes] = siblings[takes]
+        texts = [new if take else old for new, old, take in zip(said, texts, takes.tolist(), strict=True)]
+    share = _checked_share(rule(seen, provider >= 0), seen) * (provider >= 0)
 
-    correct = (scores >= threshold) & counted
-    demonstration = _first_correct_sibling(correct, ids, n_groups)
-    demonstration = torch.where(counted, demonstration, -1)
+    def over_all(values: torch.Tensor, otherwise: float) -> torch.Tensor:
+        return values.new_full((scores.numel(),), otherwise).index_copy_(0, inside, values)
 
-    has_information = {
-        "sibling": demonstration >= 0,
-        "feedback": _has_feedback(feedback, counted) & counted,
-    }
-    provider = torch.full_like(demonstration, -1)
-    for index, name in enumerate(PROVIDERS):
-        provider = torch.where((provider < 0) & has_information[name], index, provider)
-    available = provider >= 0
-
-    to_sdpo = {
-        "incorrect": available & ~correct,
-        "correct": available & correct,
-        "all": available,
-        "none": torch.zeros_like(available),
-    }[rows]
-    return Routing(to_sdpo, demonstration, available, correct, provider)
+    of_all: list[str | None] = [None] * scores.numel()
+    for place, text in zip(places, texts, strict=True):
+        of_all[place] = text
+    shown = torch.where(demonstration >= 0, inside[demonstration.clamp(min=0)] if len(seen) else -1, -1)
+    return Routing(
+        share=over_all(share, 0.0),
+        demonstration=over_all(shown, -1),
+        texts=tuple(of_all),
+        correct=over_all(seen.correct, False),
+        provider=over_all(provider, -1),
+        providers=tuple(providers),
+    )
 
 
 def group_statistics(
@@ -162,16 +256,45 @@ def _first_correct_sibling(correct: torch.Tensor, ids: torch.Tensor, n_groups: i
     return torch.where(sibling == none, -1, sibling)
 
 
-def _has_feedback(feedback: Sequence[str | None] | None, counted: torch.Tensor) -> torch.Tensor:
-    """bool (N,): whose feedback is a text that is not blank."""
-    if feedback is None:
-        return torch.zeros_like(counted)
-    if isinstance(feedback, str) or len(feedback) != counted.numel():
-        raise ValueError(f"feedback must be a sequence of {counted.numel()} entries (a text or None), one per rollout.")
-    for row, (text, counts) in enumerate(zip(feedback, counted.tolist(), strict=True)):
-        if counts and text is not None and not isinstance(text, str):
+def _per_rollout(name: str, values: Sequence[Any] | None, missing: Any, count: int, places: Sequence[int]) -> tuple:
+    """The entries of the rollouts that count; checked."""
+    if values is None:
+        return (missing,) * len(places)
+    if isinstance(values, str) or len(values) != count:
+        raise ValueError(f"{name} must be a sequence of {count} entries, one per rollout; pass a list of that length.")
+    return tuple(values[place] for place in places)
+
+
+def _checked_information(name: str, shown: Any, seen: Rollouts) -> tuple[torch.Tensor, list[str | None]]:
+    """Siblings (N,) int64 and texts, of which one says nothing."""
+    count = len(seen)
+    if isinstance(shown, torch.Tensor):
+        if shown.shape != (count,) or shown.dtype != torch.int64:
             raise ValueError(
-                f"the feedback of rollout {row} is a {type(text).__name__}; the grader must give a text or None."
+                f"provider {name} must give int64 ({count},) or {count} texts, not {shown.dtype} {tuple(shown.shape)}."
             )
-    present = [isinstance(text, str) and bool(text.strip()) for text in feedback]
-    return torch.tensor(present, dtype=torch.bool, device=counted.device)
+        there = shown >= 0
+        if bool((shown < -1).any() or (shown >= count).any()):
+            raise ValueError(f"provider {name} names a rollout outside 0..{count - 1}; -1 stands for none.")
+        itself = there & (shown == torch.arange(count, device=shown.device))
+        stranger = there & (seen.groups[shown.clamp(min=0)] != seen.groups if count else there)
+        for wrong, what in ((itself, "to itself"), (stranger, "a rollout of another prompt")):
+            if wrong.any():
+                raise ValueError(f"provider {name} shows rollout {int(wrong.nonzero()[0])} {what}.")
+        return shown, [None] * count
+    if isinstance(shown, str | bytes) or not isinstance(shown, Sequence) or len(shown) != count:
+        raise ValueError(f"provider {name} must give a sequence of {count} texts or None, one per rollout it sees.")
+    for row, text in enumerate(shown):
+        if text is not None and not isinstance(text, str):
+            raise ValueError(f"the {name} of rollout {row} is a {type(text).__name__}; it must be a text or None.")
+    return torch.full_like(seen.groups, -1), [text if text is not None and text.strip() else None for text in shown]
+
+
+def _checked_share(share: Any, seen: Rollouts) -> torch.Tensor:
+    if not isinstance(share, torch.Tensor) or share.shape != (len(seen),):
+        found = tuple(share.shape) if isinstance(share, torch.Tensor) else type(share).__name__
+        raise ValueError(f"a rule must give a tensor ({len(seen)},), one number per rollout it sees, not {found}.")
+    share = share.detach().double()
+    if not bool(((share >= 0) & (share <= 1)).all()):
+        raise ValueError("a rule must give booleans or numbers in [0, 1].")
+    return share

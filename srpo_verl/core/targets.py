@@ -75,12 +75,16 @@ def target_statistics(
 
 @torch.no_grad()
 def topk_targets(
-    logits: torch.Tensor, rows: torch.Tensor, k: int, *, chunk_size: int = 256
+    logits: torch.Tensor, rows: torch.Tensor, k: int, *, also: torch.Tensor | None = None, chunk_size: int = 256
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """`student_topk` and `target_statistics` of the same logits in one pass: targets on the teacher's own support.
 
+    Args:
+        also: (R, M), int64; ids whose log-probs are wanted too.
+
     Returns:
-        `(ids, log_probs, entropy)`: (R, K) int64, (R, K), (R,); dtypes as for `target_statistics`.
+        `(ids, log_probs, entropy)`: (R, K) int64, (R, K + M) with those of `also` last, (R,); dtypes as for
+        `target_statistics`.
 
     Raises:
         ValueError: k outside [1, V], or shapes that do not fit.
@@ -88,10 +92,11 @@ def topk_targets(
     check_selection(logits, rows, chunk_size)
     _check_k(k, logits.shape[1])
     ids = torch.empty((rows.shape[0], k), dtype=torch.int64, device=logits.device)
-    log_probs, entropy = _empty_targets(logits, rows, k)
+    also = ids[:, :0] if also is None else also
+    log_probs, entropy = _empty_targets(logits, rows, k + also.shape[1])
     for part, chunk in pieces(logits, rows, chunk_size):
         ids[part] = _topk(chunk, k)
-        log_probs[part], entropy[part] = _statistics(chunk, ids[part])
+        log_probs[part], entropy[part] = _statistics(chunk, torch.cat([ids[part], also[part]], dim=-1))
     return ids, log_probs, entropy
 
 

@@ -16,6 +16,7 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from srpo_verl import variants
 from srpo_verl.config.schema import SRPOConfig, settings
 
 SECRET_KEY = re.compile(
@@ -44,13 +45,15 @@ class Preflight(Callback):
             print(f"srpo: warning: {warning}", file=sys.stderr)
         _refuse(problems)
         self._resume(config)
-        from srpo_verl.training.durable.run_record import differences_from_paper
+        from srpo_verl.training.durable.run_record import differences_from_paper, foreign_variants
         from srpo_verl.training.rollout.weight_socket import name_this_run
 
         name_this_run()
         for name, value in RAY_HISTORY.items():
             os.environ.setdefault(name, value)
 
+        for key, origin in foreign_variants(settings(config.srpo)).items():
+            print(f"srpo: variant {key} from {origin}")
         for key, (paper, here) in differences_from_paper(config).items():
             print(f"srpo: differs from the paper's Table 3: {key} = {here} (paper: {paper})")
 
@@ -107,7 +110,7 @@ def check(config: DictConfig) -> tuple[list[str], list[str]]:
     except ValueError as error:
         return [str(error)], []
     check_registered()
-    data_problems, data_warnings = _data(config)
+    data_problems, data_warnings = _data(config, srpo)
     problems = [*_combinations(config, srpo), *data_problems, *_model(config, srpo)]
     return problems, [*data_warnings, *_warnings(config, srpo)]
 
@@ -115,10 +118,12 @@ def check(config: DictConfig) -> tuple[list[str], list[str]]:
 def _combinations(config: DictConfig, srpo: SRPOConfig) -> Iterator[str]:
     """Settings of verl that SRPO cannot work with."""
     actor, rollout, model = (config.actor_rollout_ref[key] for key in ("actor", "rollout", "model"))
-    if config.trainer.v1.trainer_mode != "srpo" or not config.trainer.use_v1:
-        yield "trainer.v1.trainer_mode must be srpo and trainer.use_v1 true: the routing lives in that trainer"
+    yield from _trainer(config)
     if config.algorithm.adv_estimator != "srpo":
-        yield f"algorithm.adv_estimator={config.algorithm.adv_estimator}: set it to srpo, the group mean"
+        yield (
+            f"algorithm.adv_estimator={config.algorithm.adv_estimator}: verl's estimators do not know which rollouts "
+            "count; set it to srpo and name the baseline in srpo.advantage (group_mean, leave_one_out, or your own)"
+        )
     if config.algorithm.rollout_correction.rollout_is and not rollout.calculate_log_probs:
         yield (
             "algorithm.rollout_correction.rollout_is needs the rollout engine's log-probs: set "
@@ -130,8 +135,11 @@ def _combinations(config: DictConfig, srpo: SRPOConfig) -> Iterator[str]:
         yield "actor_rollout_ref.actor.checkpoint.async_save=true is Megatron's; set it to false"
     if not srpo.distils:
         return
-    if rollout.n < 2:
-        yield f"actor_rollout_ref.rollout.n={rollout.n}: a failed rollout needs a sibling; set it to 2 or more (8)"
+    if rollout.n < 2 and srpo.providers == ["sibling"]:
+        yield (
+            f"actor_rollout_ref.rollout.n={rollout.n}: a failed rollout needs a sibling; set it to 2 or more (8), or "
+            "add another source to srpo.providers"
+        )
     if actor.strategy != "fsdp2":
         yield (
             f"actor_rollout_ref.actor.strategy={actor.strategy}: the teacher's EMA works on FSDP2 shards; "
@@ -167,11 +175,26 @@ def _combinations(config: DictConfig, srpo: SRPOConfig) -> Iterator[str]:
         yield "a colocated reward model gives its verdict per batch, without `acc`; use a reward function"
 
 
-def _data(config: DictConfig) -> tuple[list[str], list[str]]:
+def _trainer(config: DictConfig) -> Iterator[str]:
+    from verl.trainer.ppo.v1.trainer_base import TRAINER_REGISTRY
+
+    from srpo_verl.training.step.trainer import SRPOTrainer
+
+    mode = config.trainer.v1.trainer_mode
+    ours = [name for name, trainer in TRAINER_REGISTRY.items() if issubclass(trainer, SRPOTrainer)]
+    if mode not in ours or not config.trainer.use_v1:
+        yield (
+            f"trainer.v1.trainer_mode={mode} must be one of {', '.join(ours)}, and trainer.use_v1 true: the routing "
+            "lives in those trainers (srpo_verl.register.trainer adds one)"
+        )
+
+
+def _data(config: DictConfig, srpo: SRPOConfig) -> tuple[list[str], list[str]]:
     """Files that are missing or of no use, and rows nothing can be learnt from: problems and warnings."""
     from srpo_verl.config.data_check import check_file
 
     problems, warnings = [], []
+    columns = {c: name for name in srpo.providers for c in variants.get("provider", name).columns}
     for key in ("train_files", "val_files"):
         files = config.data[key]
         rows, counted = 0, True
@@ -183,7 +206,12 @@ def _data(config: DictConfig) -> tuple[list[str], list[str]]:
             if not os.path.isfile(local) or not local.endswith(".parquet"):
                 counted = False
                 continue
-            report = check_file(local, prompt_key=config.data.prompt_key, source_key=config.data.reward_fn_key)
+            report = check_file(
+                local,
+                prompt_key=config.data.prompt_key,
+                source_key=config.data.reward_fn_key,
+                columns=columns if key == "train_files" else {},
+            )
             problems += [f"{name} {problem}" for problem in report.problems]
             warnings += [f"{name} {warning}" for warning in report.warnings]
             rows += report.rows

@@ -18,16 +18,18 @@ ROUTED = "srpo_routed"
 TOPK_IDS = "srpo_topk_ids"
 # (n, j) int64: the teacher's prompt.
 TEACHER_PROMPTS = "srpo_teacher_prompts"
+# (n, j) float32: the teacher's log-probs of the sampled tokens of a routed rollout, in nats.
+TEACHER_SAMPLED = "srpo_teacher_sampled"
 # (n, j = 1) int64: 1 if the teacher is asked about a rollout that is shown to it, 0 for a filler.
 SHOWN = "srpo_shown"
-# (n, j, 1) float32: the teacher's log-probs of the sampled tokens of such a rollout, in nats.
+# (n, j) float32: the teacher's log-probs of the sampled tokens of such a rollout, in nats.
 SHOWN_LOG_PROBS = "srpo_shown_log_probs"
 # (n, j, K) float32: teacher log-probs at TOPK_IDS, normalised over the full vocabulary. Not narrower: where teacher and
 # student nearly agree, float16 changes the loss by more than it is worth (docs/performance.md).
 TEACHER_LOG_PROBS = "srpo_teacher_log_probs"
 # (n, j) float32: the teacher's entropy over the full vocabulary, in nats.
 TEACHER_ENTROPY = "srpo_teacher_entropy"
-# (n, j) float32: entropy weight x truncated importance weight x response mask.
+# (n, j) float32: weight x truncated importance weight x share that is distilled; 0 on masked tokens.
 TOKEN_WEIGHTS = "srpo_token_weights"
 
 LOSS_FIELDS = (TOPK_IDS, TEACHER_LOG_PROBS, TOKEN_WEIGHTS)

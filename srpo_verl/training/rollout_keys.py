@@ -11,11 +11,11 @@ from typing import NamedTuple
 
 
 class RolloutKey(NamedTuple):
-    """A key of a rollout taken apart; keys sort by uid, session and index."""
+    """A key of a rollout taken apart; keys sort by uid, session and output."""
 
     uid: str
     session: int
-    index: int
+    output: int
 
     @classmethod
     def parse(cls, key: str) -> RolloutKey:

@@ -6,13 +6,13 @@ from srpo_verl.config import SRPOConfig, settings
 from tests.compose import compose
 
 METHODS = {
-    "srpo": {"rows": "incorrect", "policy_gradient": "unrouted", "beta": 1.0, "advantage_mix": 0.0},
-    "grpo": {"rows": "none", "policy_gradient": "all", "advantage_mix": 0.0},
-    "sdpo": {"rows": "all", "policy_gradient": "none", "beta": 0.0, "advantage_mix": 0.0},
-    "srpo_routing_only": {"rows": "incorrect", "policy_gradient": "unrouted", "beta": 0.0},
-    "advantage_mix": {"rows": "all", "policy_gradient": "all", "advantage_mix": 0.1},
-    "sdpo_correct_only": {"rows": "correct", "policy_gradient": "none", "beta": 0.0},
-    "sdpo_incorrect_only": {"rows": "incorrect", "policy_gradient": "none", "beta": 0.0},
+    "srpo": {"route": "incorrect", "policy_gradient": "unrouted", "beta": 1.0, "advantage_mix": 0.0},
+    "grpo": {"route": "none", "policy_gradient": "all", "advantage_mix": 0.0},
+    "sdpo": {"route": "all", "policy_gradient": "none", "beta": 0.0, "advantage_mix": 0.0},
+    "srpo_routing_only": {"route": "incorrect", "policy_gradient": "unrouted", "beta": 0.0},
+    "advantage_mix": {"route": "all", "policy_gradient": "all", "advantage_mix": 0.1},
+    "sdpo_correct_only": {"route": "correct", "policy_gradient": "none", "beta": 0.0},
+    "sdpo_incorrect_only": {"route": "incorrect", "policy_gradient": "none", "beta": 0.0},
 }
 
 
@@ -59,12 +59,12 @@ def test_the_worker_sees_the_same_settings():
         ({"beta": -1}, "srpo.beta"),
         ({"beta": float("nan")}, "srpo.beta"),
         ({"teacher_gain_freq": -1}, "srpo.teacher_gain_freq=-1 must not be negative"),
-        ({"rows": "wrong"}, "srpo.rows='wrong' is not one of incorrect"),
+        ({"route": "wrong"}, "srpo.route='wrong' is not one of incorrect"),
         ({"teacher": {"kind": "best"}}, "srpo.teacher.kind='best' is not one of ema"),
         ({"teacher": {"ema_rate": 1.1}}, "srpo.teacher.ema_rate"),
         ({"ratio_clip": 0}, "srpo.ratio_clip"),
-        ({"rows": "none", "policy_gradient": "none"}, "trains nothing"),
-        ({"advantage_mix": 0.1, "rows": "none"}, "needs a teacher"),
+        ({"route": "none", "policy_gradient": "none"}, "trains nothing"),
+        ({"advantage_mix": 0.1, "route": "none"}, "needs a teacher"),
         ({"advantage_mix": 0.1}, "srpo.policy_gradient=all"),
         ({"top_k": 5}, "top_k"),
     ],
@@ -77,5 +77,5 @@ def test_bad_settings_are_refused_in_a_sentence(override, says):
 
 def test_defaults_are_the_paper():
     srpo = SRPOConfig()
-    assert (srpo.rows, srpo.topk, srpo.alpha, srpo.beta, srpo.add_tail) == ("incorrect", 100, 0.5, 1.0, True)
+    assert (srpo.route, srpo.topk, srpo.alpha, srpo.beta, srpo.add_tail) == ("incorrect", 100, 0.5, 1.0, True)
     assert (srpo.teacher.kind, srpo.teacher.ema_rate) == ("ema", 0.05)

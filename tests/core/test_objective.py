@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from srpo_verl.core import (
+    RULES,
     entropy_weights,
+    generalized_jsd,
     group_advantages,
     logit_divergence,
     route,
@@ -70,7 +72,7 @@ def composed_losses(
     """The loss of each micro-batch as a trainer would build it from the core; their sum is the batch's loss."""
     rewards = torch.tensor([r.reward for r in rollouts], dtype=torch.float64)
     groups = [r.group for r in rollouts]
-    routing = route(rewards, groups, rows=rows, feedback=[r.feedback for r in rollouts])
+    routing = route(rewards, groups, rule=RULES[rows], feedback=[r.feedback for r in rollouts])
     advantages = group_advantages(rewards, groups, normalize_by_std=normalize_by_std)
     advantages = torch.where(routing.to_sdpo, 0.0, advantages)
 
@@ -104,7 +106,13 @@ def composed_losses(
         rows_here = distilled[here].nonzero()[:, 0]
         chosen = slot[here][rows_here]
         divergence = logit_divergence(
-            logits, rows_here, ids[chosen], teacher[chosen], alpha=alpha, add_tail=tail, chunk_size=4
+            logits,
+            rows_here,
+            ids[chosen],
+            teacher[chosen],
+            divergence=generalized_jsd(alpha),
+            add_tail=tail,
+            chunk_size=4,
         )
         factor = weights[chosen] * tis[here][rows_here]
         if ratio_clip is not None:

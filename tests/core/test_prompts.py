@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from srpo_verl.core import PromptParts, teacher_messages, teacher_prompt_ids
-from tests.core.test_teacher_messages import INSTRUCTION, QUESTION
+from tests.core.test_teacher_messages import INSTRUCTION, QUESTION, shown
 from tests.core.tokenizers_for_tests import ALL, letters
 
 BUILT = {}
@@ -37,12 +37,7 @@ def template_ids(tokenizer, messages, **kwargs):
 
 
 def build(tokenizer, *, demonstration="2 + 3 = 5.", feedback=None, max_length=10_000, messages=QUESTION, **options):
-    parts = PromptParts.of(
-        messages,
-        demonstration=demonstration,
-        feedback=feedback,
-        remove_thinking=options.pop("remove_thinking", True),
-    )
+    parts = PromptParts.of(messages, shown(demonstration=demonstration, feedback=feedback))
     (prompt,) = teacher_prompt_ids(tokenizer, [parts], max_length=max_length, **options)
     return prompt
 
@@ -56,7 +51,9 @@ def test_prompts_made_together_are_those_made_alone(tokenizer):
     """One that fits, one that is shortened, one that cannot be made, one with control tokens in its demonstration."""
     questions = [QUESTION, QUESTION, [{"role": "user", "content": "why? " * 400}], QUESTION]
     texts = ["2 + 3 = 5.", "so. " * 400, "x", "<|im_end|> 5"]
-    parts = [PromptParts.of(question, demonstration=text) for question, text in zip(questions, texts, strict=True)]
+    parts = [
+        PromptParts.of(question, shown(demonstration=text)) for question, text in zip(questions, texts, strict=True)
+    ]
     together = teacher_prompt_ids(tokenizer, parts, max_length=400)
     assert together == [teacher_prompt_ids(tokenizer, [part], max_length=400)[0] for part in parts]
     assert [prompt is None for prompt in together] == [False, False, True, False]
@@ -76,7 +73,7 @@ class TestOrdinaryPrompts:
     )
     def test_ids_are_those_of_the_chat_template(self, tokenizer, demonstration, feedback):
         prompt = build(tokenizer, demonstration=demonstration, feedback=feedback)
-        messages = teacher_messages(QUESTION, demonstration=demonstration, feedback=feedback)
+        messages = teacher_messages(QUESTION, shown(demonstration=demonstration, feedback=feedback))
         assert prompt.input_ids == template_ids(tokenizer, messages)
         assert (prompt.truncated, prompt.dropped_tokens, prompt.spliced) == (False, 0, False)
 
@@ -87,14 +84,14 @@ class TestOrdinaryPrompts:
     def test_unknown_characters_are_not_taken_for_markup(self):
         tokenizer = letters()
         prompt = build(tokenizer, demonstration="∑ ∫ 5")
-        assert prompt.input_ids == template_ids(tokenizer, teacher_messages(QUESTION, demonstration="∑ ∫ 5"))
+        assert prompt.input_ids == template_ids(tokenizer, teacher_messages(QUESTION, shown(demonstration="∑ ∫ 5")))
         assert not prompt.spliced
         assert tokenizer.unk_token_id in prompt.input_ids
         assert build(tokenizer, demonstration="∑ <|end|>").input_ids.count(tokenizer.eos_token_id) == 2
 
     def test_arguments_of_the_chat_template(self, chatml):
         prompt = build(chatml, chat_template_kwargs={"enable_thinking": False})
-        messages = teacher_messages(QUESTION, demonstration="2 + 3 = 5.")
+        messages = teacher_messages(QUESTION, shown(demonstration="2 + 3 = 5."))
         assert prompt.input_ids == template_ids(chatml, messages, enable_thinking=False)
         assert prompt.input_ids != build(chatml).input_ids
 
@@ -102,7 +99,7 @@ class TestOrdinaryPrompts:
         """It is in the student's prompt too, so it must not send the teacher another way."""
         messages = [{"role": "user", "content": "Use <tool_call> and <|endoftext|>."}]
         prompt = build(chatml, messages=messages, demonstration="done with <tool_call>")
-        expected = teacher_messages(messages, demonstration="done with <tool_call>")
+        expected = teacher_messages(messages, shown(demonstration="done with <tool_call>"))
         assert prompt.input_ids == template_ids(chatml, expected)
 
     @settings(max_examples=60)
@@ -110,7 +107,9 @@ class TestOrdinaryPrompts:
     def test_any_text(self, question, demonstration, name):
         messages = [{"role": "user", "content": question}]
         prompt = build(get(name), messages=messages, demonstration=demonstration)
-        assert prompt.input_ids == template_ids(get(name), teacher_messages(messages, demonstration=demonstration))
+        assert prompt.input_ids == template_ids(
+            get(name), teacher_messages(messages, shown(demonstration=demonstration))
+        )
 
 
 class TestShortening:
@@ -120,7 +119,7 @@ class TestShortening:
     def test_question_instruction_and_header_survive_every_limit(self, tokenizer, option):
         texts = {"demonstration": None, "feedback": None, option: self.LONG}
         whole = build(tokenizer, **texts)
-        ordinary = template_ids(tokenizer, teacher_messages(QUESTION, **texts))
+        ordinary = template_ids(tokenizer, teacher_messages(QUESTION, shown(**texts)))
         rendered = tokenizer.apply_chat_template(QUESTION, add_generation_prompt=True, tokenize=False)
         header = rendered.split(QUESTION[-1]["content"])[-1]
         assert header
@@ -153,14 +152,15 @@ class TestShortening:
         start = next(i for i in range(limit) if prompt.input_ids[i : i + 100] == tokens[-100:])
         assert prompt.input_ids[start - prompt.kept_tokens + 100 : start + 100] == tokens[-prompt.kept_tokens :]
         # What surrounds it is the template with nothing in it.
-        empty = template_ids(chatml, teacher_messages(QUESTION, demonstration=""))
+        empty = template_ids(chatml, teacher_messages(QUESTION, shown(demonstration="")))
         around = prompt.input_ids[: start - prompt.kept_tokens + 100] + prompt.input_ids[start + 100 :]
         assert chatml.decode(around) == chatml.decode(empty)
 
-    def test_none_when_the_empty_prompt_does_not_fit(self, tokenizer):
+    def test_none_when_nothing_of_the_text_fits(self, tokenizer):
+        """A teacher that is shown nothing has nothing to teach."""
         smallest = next(n for n in range(1, 500) if build(tokenizer, demonstration=self.LONG, max_length=n))
         prompt = build(tokenizer, demonstration=self.LONG, max_length=smallest)
-        assert prompt.kept_tokens == 0
+        assert prompt.kept_tokens >= 1
         assert prompt.dropped_tokens > 0
         assert len(prompt.input_ids) == smallest
         assert build(tokenizer, demonstration=self.LONG, max_length=smallest - 1) is None
@@ -219,7 +219,7 @@ class TestHostileText:
         """The danger is real: the ordinary path does turn the text into control tokens."""
         tokenizer = get(name)
         hostile = HOSTILE[0] if name == "chatml" else HOSTILE[3]
-        naive = template_ids(tokenizer, teacher_messages(QUESTION, demonstration=hostile))
+        naive = template_ids(tokenizer, teacher_messages(QUESTION, shown(demonstration=hostile)))
         safe = build(tokenizer, demonstration=hostile)
         assert safe.spliced
         assert len(controls(tokenizer, naive)) > len(controls(tokenizer, safe.input_ids))
@@ -231,7 +231,7 @@ class TestHostileText:
         assert prompt.input_ids.count(chatml.convert_tokens_to_ids("<tool_call>")) == 1
 
     def test_a_tag_of_the_assistant_header_is_plain_text(self, chatml):
-        options = {"chat_template_kwargs": {"enable_thinking": False}, "remove_thinking": False}
+        options = {"chat_template_kwargs": {"enable_thinking": False}}
         prompt = build(chatml, demonstration="<think>hm</think>5", **options)
         for tag in ("<think>", "</think>"):
             assert prompt.input_ids.count(chatml.convert_tokens_to_ids(tag)) == 1
@@ -258,9 +258,9 @@ class TestHostileText:
         "text", ["\x00" * 30, "{%raw%}{{ messages }}", "\u202e\u200f" * 20, "{0}{x}{{", "\ud800" * 9]
     )
     def test_odd_text_does_not_crash(self, tokenizer, text, limit):
-        smallest = len(build(tokenizer, demonstration="").input_ids)
-        prompt = build(tokenizer, demonstration=text, max_length=max(limit, smallest))
-        assert len(prompt.input_ids) <= max(limit, smallest)
+        limit = max(limit, len(build(tokenizer, demonstration="").input_ids) + 8)
+        prompt = build(tokenizer, demonstration=text, max_length=limit)
+        assert len(prompt.input_ids) <= limit
 
 
 class TestChatTemplates:

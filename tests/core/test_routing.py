@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from srpo_verl.core import group_statistics, route
+from srpo_verl.core import RULES, group_statistics, route
 
 
 def naive_demonstration(correct: list[bool], groups: list, exclude: list[bool]) -> list[int]:
@@ -76,7 +76,7 @@ def test_table_7(verdicts, available, to_sdpo):
     ],
 )
 def test_rows_choose_among_the_informed(rows, expected):
-    routing = route(torch.tensor([1.0, 1.0, 0.0, 0.0]), ["x", "x", "x", "y"], rows=rows)
+    routing = route(torch.tensor([1.0, 1.0, 0.0, 0.0]), ["x", "x", "x", "y"], rule=RULES[rows])
     assert routing.to_sdpo.tolist() == expected
     assert routing.demonstration.tolist() == [1, 0, 0, -1], "the demonstration does not depend on the route"
     assert routing.teacher_available.tolist() == [True, True, True, False]
@@ -109,7 +109,7 @@ def test_uniform_groups_stay_in_grpo(value):
 def test_excluded_rollouts_neither_give_nor_take():
     scores = torch.tensor([float("nan"), 1.0, 0.0, 1.0])
     exclude = torch.tensor([True, True, False, False])
-    routing = route(scores, ["x"] * 4, exclude=exclude, feedback=["text"] * 4, rows="all")
+    routing = route(scores, ["x"] * 4, exclude=exclude, feedback=["text"] * 4, rule=RULES["all"])
     assert routing.demonstration.tolist() == [-1, -1, 3, -1]
     assert routing.to_sdpo.tolist() == [False, False, True, True]
     assert routing.provider.tolist() == [-1, -1, 0, 1]
@@ -218,7 +218,7 @@ def test_statistics():
         (torch.zeros(2), "x", {}, "1 entries for 2 rollouts"),
         (torch.zeros(2, 3), "xx", {}, "shape"),
         (torch.zeros(2), [[1], [1]], {}, "hashable"),
-        (torch.zeros(2), "xx", {"rows": "wrong"}, "rows must be one of"),
+        (torch.zeros(2), "xx", {"columns": [{}]}, "columns must be a sequence of 2"),
         (torch.zeros(2), "xx", {"feedback": ["a"]}, "feedback must be a sequence of 2"),
         (torch.zeros(2), "xx", {"feedback": "ab"}, "feedback must be a sequence of 2"),
         (torch.zeros(2), "xx", {"feedback": [None, 3.0]}, "rollout 1 is a float"),

@@ -9,10 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from srpo_verl.core import strip_thinking, teacher_messages
+from srpo_verl.core import SECTIONS, strip_thinking, teacher_messages, visible_answer
 
 INSTRUCTION = "\n\nCorrectly solve the original question."
 QUESTION = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "What is 2 + 3? {x} {0}"}]
+
+
+def shown(*, demonstration=None, feedback=None):
+    texts = {"sibling": demonstration, "feedback": feedback}
+    return [(SECTIONS[name], text) for name, text in texts.items() if text is not None]
 
 
 class TestStripThinking:
@@ -51,7 +56,7 @@ class TestStripThinking:
 
 class TestTeacherMessages:
     def test_demonstration(self):
-        messages = teacher_messages(QUESTION, demonstration="It is {five} %s.")
+        messages = teacher_messages(QUESTION, shown(demonstration="It is {five} %s."))
         assert messages == [
             QUESTION[0],
             {
@@ -62,33 +67,48 @@ class TestTeacherMessages:
         ]
 
     def test_feedback(self):
-        content = teacher_messages(QUESTION, feedback="{wrong} unit")[-1]["content"]
+        content = teacher_messages(QUESTION, shown(feedback="{wrong} unit"))[-1]["content"]
         assert content == (
             "What is 2 + 3? {x} {0}\nThe following is feedback from your unsuccessful earlier attempt:\n\n"
             "{wrong} unit\n\nCorrectly solve the original question."
         )
 
     def test_both(self):
-        content = teacher_messages(QUESTION, demonstration="S", feedback="F")[-1]["content"]
+        content = teacher_messages(QUESTION, shown(demonstration="S", feedback="F"))[-1]["content"]
         assert content == (
             "What is 2 + 3? {x} {0}\nCorrect solution:\n\nS\nThe following is feedback from your unsuccessful earlier "
             "attempt:\n\nF\n\nCorrectly solve the original question."
         )
 
-    def test_blank_feedback_is_none(self):
-        assert teacher_messages(QUESTION, demonstration="S", feedback=" \n") == teacher_messages(
-            QUESTION, demonstration="S"
-        )
-
     def test_thinking(self):
-        text = "<think>hm</think>\n5"
-        assert "Correct solution:\n\n5\n\n" in teacher_messages(QUESTION, demonstration=text)[-1]["content"]
-        kept = teacher_messages(QUESTION, demonstration=text, remove_thinking=False)
-        assert text in kept[-1]["content"]
+        assert visible_answer("<think>hm</think>\n5") == "5"
 
-    def test_a_demonstration_of_thinking_only_is_kept(self):
+    def test_an_answer_of_thinking_only_is_kept(self):
         for text in ("<think>5</think>", " <think>5</think>\n"):
-            assert text in teacher_messages(QUESTION, demonstration=text)[-1]["content"]
+            assert visible_answer(text) == text
+
+    def test_template_and_sections_are_yours(self):
+        """Braces of question and text are text; what the template says around them is kept."""
+        information = [("[{text}]", "{prompt}"), ("({text})", "{information}")]
+        content = teacher_messages(QUESTION, information, template="{x} {prompt} / {information} {y}")[-1]["content"]
+        assert content == "{x} What is 2 + 3? {x} {0} / [{prompt}]({information}) {y}"
+
+    @pytest.mark.parametrize("template", ["", "{prompt}", "{information}", "{prompt}{prompt}{information}"])
+    def test_a_template_without_its_places_is_refused(self, template):
+        with pytest.raises(ValueError, match=r"must hold \{\w+\} once"):
+            teacher_messages(QUESTION, shown(demonstration="S"), template=template)
+
+    def test_a_section_without_its_place_is_refused(self):
+        with pytest.raises(ValueError, match=r"must hold \{text\} once"):
+            teacher_messages(QUESTION, [("no place", "S")])
+
+    def test_system_prompt_of_the_teacher(self):
+        messages = teacher_messages(QUESTION, shown(demonstration="S"), system_prompt="Teach.")
+        assert messages[0] == {"role": "system", "content": "Teach."}
+        assert messages[1:] == teacher_messages(QUESTION, shown(demonstration="S"))[1:]
+        alone = teacher_messages(QUESTION[1:], shown(demonstration="S"), system_prompt="Teach.")
+        assert alone == messages
+        assert QUESTION[0]["content"] == "Be brief."
 
     def test_the_last_user_message_is_the_question(self):
         history = [
@@ -97,14 +117,14 @@ class TestTeacherMessages:
             {"role": "user", "content": "second"},
             {"role": "tool", "content": "result"},
         ]
-        messages = teacher_messages(history, demonstration="S")
+        messages = teacher_messages(history, shown(demonstration="S"))
         assert messages[:2] == history[:2]
         assert messages[2]["content"] == "second\nCorrect solution:\n\nS" + INSTRUCTION
         assert messages[3:] == history[3:]
 
     def test_the_input_is_not_changed_and_may_be_an_array(self):
         row = np.array([dict(message) for message in QUESTION], dtype=object)
-        assert teacher_messages(row, demonstration="S") == teacher_messages(QUESTION, demonstration="S")
+        assert teacher_messages(row, shown(demonstration="S")) == teacher_messages(QUESTION, shown(demonstration="S"))
         assert row.tolist() == QUESTION
 
     @pytest.mark.parametrize(
@@ -124,13 +144,12 @@ class TestTeacherMessages:
     )
     def test_malformed_messages_are_named(self, messages, message):
         with pytest.raises(ValueError, match=message):
-            teacher_messages(messages, demonstration="S")
+            teacher_messages(messages, shown(demonstration="S"))
 
-    @pytest.mark.parametrize("feedback", [None, "", "  \n"])
-    def test_nothing_to_show(self, feedback):
-        with pytest.raises(ValueError, match="neither a demonstration nor feedback"):
-            teacher_messages(QUESTION, feedback=feedback)
+    def test_nothing_to_show(self):
+        with pytest.raises(ValueError, match="nothing to show"):
+            teacher_messages(QUESTION, [])
 
     def test_information_must_be_text(self):
-        with pytest.raises(ValueError, match="demonstration must be a text or None, not a int"):
-            teacher_messages(QUESTION, demonstration=5)
+        with pytest.raises(ValueError, match="must be a text, not a int"):
+            teacher_messages(QUESTION, shown(demonstration=5))

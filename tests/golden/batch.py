@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from srpo_verl.config import SRPOConfig
-from srpo_verl.training.routing_plan import RoutingPlan, build_plan, rollout_of
+from srpo_verl.training.step.routing_plan import RoutingPlan, build_plan, rollout_of
 
 VOCABULARY = 280
 # Ids below are special tokens of the tiny model's tokenizer.

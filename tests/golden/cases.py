@@ -22,7 +22,7 @@ CASES: dict[str, tuple[str, tuple[str, ...]]] = {
     "frozen": ("srpo", ("srpo.teacher.kind=frozen",)),
     "live": ("srpo", ("srpo.teacher.kind=live",)),
     "normalized_by_std": ("srpo", ("algorithm.norm_adv_by_std_in_grpo=true",)),
-    "feedback": ("srpo", ("srpo.teacher.use_feedback=true",)),
+    "feedback": ("srpo", ("srpo.providers=[sibling,feedback]",)),
     "uncorrected": ("srpo", ("algorithm.rollout_correction.rollout_is=null",)),
     "measured": ("srpo", ("srpo.grad_norm_freq=1", "srpo.teacher_gain_freq=1")),
     # Two updates per step: the second is off policy, and some ratios of distilled tokens are clipped.

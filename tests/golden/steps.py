@@ -1,6 +1,6 @@
 """Whole steps of every case through the real worker, one rank, no Ray; what `trainer.py` does, without its queue.
 
-route -> old log-probs (+ ids) -> teacher -> driver_part -> [loss and gradient] -> update_actor
+route -> old log-probs (+ ids) -> teacher -> step_signals -> [loss and gradient] -> update_actor
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from verl.utils import tensordict_utils as tu
 from verl.utils.metric import reduce_metrics
 from verl.workers.utils.padding import response_from_nested
 
-from srpo_verl.config import SRPOConfig
 from srpo_verl.core import TeacherPrompt
 from srpo_verl.training.fields import (
     ROUTED,
@@ -25,19 +24,18 @@ from srpo_verl.training.fields import (
     TEACHER_ENTROPY,
     TEACHER_LOG_PROBS,
     TEACHER_PROMPTS,
+    TEACHER_SAMPLED,
     TOKEN_WEIGHTS,
     TOPK_IDS,
     flags,
     jagged,
 )
-from srpo_verl.training.objective import METRIC_SCALE
-from srpo_verl.training.routing_plan import RoutingPlan
-from srpo_verl.training.step_metrics import prompt_metrics, routing_metrics, token_metrics
-from srpo_verl.training.teacher_gain import shown_siblings, teacher_gain
-from srpo_verl.training.teacher_pass import TeacherPass
-from srpo_verl.training.teacher_prompts import LeftOut
-from srpo_verl.training.token_weights import mixed_advantages, token_weights
-from srpo_verl.training.worker import ANY_ROUTED, COLLECT_TOPK, MEASURE_BRANCHES, SRPOWorker
+from srpo_verl.training.step.step_metrics import prompt_metrics, routing_metrics
+from srpo_verl.training.step.step_signals import RoutedTokens, step_signals
+from srpo_verl.training.step.teacher_gain import shown_siblings, teacher_gain
+from srpo_verl.training.step.teacher_prompts import LeftOut
+from srpo_verl.training.worker.objective import ANY_ROUTED, METRIC_SCALE
+from srpo_verl.training.worker.worker import COLLECT_TOPK, MEASURE_BRANCHES, SRPOWorker
 from tests.golden import values
 from tests.golden.batch import Batch, make_batch
 from tests.golden.cases import ROWS, config_of
@@ -46,30 +44,6 @@ from tests.training.scenarios import full, weights
 Rows = list[torch.Tensor]
 # What a parameter's name loses: layers.0.self_attn.q_proj.weight is 0.q_proj in the record.
 _SHORT = re.compile(r"(model|layers|self_attn|mlp)\.|\.weight$")
-
-
-def driver_part(
-    srpo: SRPOConfig,
-    algorithm: Any,
-    plan: RoutingPlan,
-    scores: torch.Tensor,
-    masks: Rows,
-    old_log_probs: Rows,
-    student_entropy: Mapping[int, torch.Tensor],
-    teacher: TeacherPass | None,
-    importance: Mapping[int, torch.Tensor] | None,
-) -> tuple[Rows, Rows | None, dict[str, float]]:
-    """The driver's share between teacher and update: advantages, token weights (None: no teacher ran), metrics."""
-    scalar = plan.policy_gradient_advantages(scores, srpo, normalize_by_std=algorithm.norm_adv_by_std_in_grpo)
-    advantages = [value * mask for value, mask in zip(scalar, masks, strict=True)]
-    if srpo.advantage_mix > 0:
-        advantages = mixed_advantages(advantages, masks, old_log_probs, teacher, mix=srpo.advantage_mix)
-    if teacher is None:
-        return advantages, None, {}
-    found, per_token = token_weights(teacher, masks, importance, beta=srpo.beta)
-    valid = torch.cat([masks[row] for row in teacher.rows]) > 0
-    student = torch.cat([student_entropy[row] for row in teacher.rows])
-    return advantages, found, token_metrics(teacher.flat_entropy[valid], student[valid], per_token[valid])
 
 
 def run_cases(worker: Any, rank: int, world: int, payload: dict[str, Any]) -> dict[str, Any]:
@@ -100,18 +74,29 @@ def _step(worker: Any, config: Any, batch: Batch) -> dict[str, Any]:
     )
     ids = list(output[TOPK_IDS].unbind()) if wants_ids else None
 
-    teacher = None
+    corrected = bool(config.algorithm.rollout_correction.rollout_is)
+    tokens = None
     if routed:
-        ids, log_probs, answers = _ask_teacher(worker, batch, base, ids)
-        teacher = TeacherPass(routed, answers, None if srpo.logit_loss else [log_probs[row] for row in routed])
+        ids, log_probs, found = _ask_teacher(worker, batch, base, ids)
+        tokens = RoutedTokens(
+            routed,
+            **found,
+            student_entropy=[entropy[row] for row in routed],
+            student_log_probs=[old_log_probs[row] for row in routed],
+            importance=[batch.importance[row] for row in routed] if corrected else None,
+        )
         if srpo.teacher_gain_freq:
             metrics["srpo/teacher_gain"] = _gain(worker, batch, prompts, old_log_probs, masks)
-    corrected = bool(config.algorithm.rollout_correction.rollout_is)
-    importance = dict(enumerate(batch.importance)) if corrected else None
-    advantages, token, more = driver_part(
-        srpo, config.algorithm, plan, batch.scores, masks, old_log_probs, dict(enumerate(entropy)), teacher, importance
+    signals = step_signals(
+        plan,
+        srpo,
+        rewards=batch.scores,
+        masks=masks,
+        normalize_by_std=config.algorithm.norm_adv_by_std_in_grpo,
+        tokens=tokens,
     )
-    metrics |= more
+    advantages, token = signals.advantages, signals.weights
+    metrics |= signals.metrics
 
     fields = base | {"old_log_probs": jagged(old_log_probs), "advantages": jagged(advantages)}
     if corrected:
@@ -125,13 +110,14 @@ def _step(worker: Any, config: Any, batch: Batch) -> dict[str, Any]:
         "student_entropy": values.tensor(entropy),
     }
     options = {"temperature": 1.0, "calculate_entropy": False}
-    if teacher is not None:
+    if tokens is not None:
         record["topk_ids"], record["teacher_log_probs"] = values.tensor(ids), values.tensor(log_probs)
-        record["teacher_entropy"], record["weights"] = values.tensor(teacher.entropy), values.tensor(token)
-    if srpo.logit_loss and teacher is not None:
+        record["teacher_entropy"], record["weights"] = values.tensor(tokens.teacher_entropy), values.tensor(token)
+    if srpo.logit_loss and tokens is not None:
         fields |= {TOPK_IDS: jagged(ids), TEACHER_LOG_PROBS: jagged(log_probs), TOKEN_WEIGHTS: jagged(token)}
-        options[METRIC_SCALE] = _updates(config) / max(metrics["srpo/routed_tokens"], 1.0)
-    record |= _gradient(worker, fields, {**options, "distillation_use_topk": TOPK_IDS in fields})
+        options[METRIC_SCALE] = _updates(config) / max(signals.routed_tokens, 1)
+    any_routed = TOPK_IDS in fields
+    record |= _gradient(worker, fields, {**options, "distillation_use_topk": any_routed, ANY_ROUTED: any_routed})
     metrics |= _update(worker, config, fields, options)
     record["metrics"] = values.numbers(metrics)
     record["actor"] = _module(worker.actor)
@@ -164,23 +150,27 @@ def _teacher_call(batch: Batch, rows: Sequence[int], prompts: Sequence[torch.Ten
 
 def _ask_teacher(
     worker: Any, batch: Batch, base: Mapping[str, torch.Tensor], ids: Rows | None
-) -> tuple[Rows, Rows, Rows]:
-    """Ids and log-probs per row of the batch, of length zero where not routed; entropies of the routed rows."""
+) -> tuple[Rows, Rows, dict[str, Rows]]:
+    """Ids and log-probs per row of the batch, of length zero where not routed; what is known of the routed rows.
+
+    Without a loss on logits the sampled tokens are recorded as the ids.
+    """
     srpo, routed = worker.srpo, batch.plan.routed_rows()
-    if not srpo.logit_loss:
-        columns = [response.to(torch.int32).unsqueeze(-1) for response in batch.responses]
-        ids = [column if row in routed else column[:0] for row, column in enumerate(columns)]
     data = _teacher_call(batch, routed, [batch.teacher_prompts[row] for row in routed], ROUTED)
     if ids is not None:
         data[TOPK_IDS] = jagged([ids[row] for row in [*routed, -1]])
     answer = worker.compute_teacher_targets(data)
-    names = [TEACHER_LOG_PROBS, TEACHER_ENTROPY, *([TOPK_IDS] if ids is None else [])]
+    names = [name for name in (TEACHER_LOG_PROBS, TEACHER_ENTROPY, TEACHER_SAMPLED, TOPK_IDS) if name in answer]
     found = {name: dict(zip(routed, answer[name].unbind()[:-1], strict=True)) for name in names}
     k = srpo.topk if srpo.logit_loss else 1
+    if not srpo.logit_loss:
+        found[TOPK_IDS] = {row: batch.responses[row].to(torch.int32).unsqueeze(-1) for row in routed}
+        found[TEACHER_LOG_PROBS] = {row: value.unsqueeze(-1) for row, value in found[TEACHER_SAMPLED].items()}
     if ids is None:
         ids = [found[TOPK_IDS].get(row, torch.zeros(0, k, dtype=torch.int32)) for row in range(len(batch))]
     log_probs = [found[TEACHER_LOG_PROBS].get(row, torch.zeros(0, k)) for row in range(len(batch))]
-    return ids, log_probs, list(found[TEACHER_ENTROPY].values())
+    known = {"teacher_entropy": TEACHER_ENTROPY, "teacher_log_probs": TEACHER_SAMPLED}
+    return ids, log_probs, {name: list(found[field].values()) for name, field in known.items()}
 
 
 def _gain(
@@ -189,7 +179,7 @@ def _gain(
     shown = shown_siblings(batch.plan, prompts)
     tokens = [torch.tensor(prompt.input_ids) for prompt in shown.values()]
     answer = worker.compute_shown_log_probs(_teacher_call(batch, list(shown), tokens, SHOWN))
-    found = [row.squeeze(-1) for row in answer[SHOWN_LOG_PROBS].unbind()[:-1]]
+    found = answer[SHOWN_LOG_PROBS].unbind()[:-1]
     return teacher_gain(found, [old_log_probs[row] for row in shown], [masks[row] for row in shown])
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from srpo_verl.config import SRPOConfig, TeacherConfig
-from srpo_verl.core import PromptParts, teacher_messages, teacher_prompt_ids
-from srpo_verl.training.routing_plan import Rollout, build_plan
-from srpo_verl.training.teacher_prompts import TeacherPromptBuilder
+from srpo_verl.core import SECTIONS, PromptParts, teacher_messages, teacher_prompt_ids
+from srpo_verl.training.step.routing_plan import Rollout, build_plan
+from srpo_verl.training.step.teacher_prompts import TeacherPromptBuilder
 from tests.core import tokenizers_for_tests
 
 QUESTION = {"role": "user", "content": "What is 2 + 3? {x}"}
@@ -42,7 +42,7 @@ def _built(
     tokenizer: Any, messages: list[dict[str, str]], answer: str | None, feedback: str | None, limit: int, options: Any
 ) -> dict[str, str]:
     """The prompt of a failed rollout through the builder; a sibling without an answer has failed too."""
-    srpo = SRPOConfig(teacher=TeacherConfig(use_feedback=True, **options))
+    srpo = SRPOConfig(providers=["sibling", "feedback"], teacher=TeacherConfig(**options))
     rows = [Rollout("x_0_0", 0.0, 5, reward_info={"feedback": feedback}), Rollout("x_1_0", float(bool(answer)), 5)]
     responses = {1: tokenizer.encode(answer, add_special_tokens=False)} if answer else {}
     builder = TeacherPromptBuilder(
@@ -50,15 +50,17 @@ def _built(
     )
     plan, prompts, left_out = builder.build(build_plan(rows, srpo), {0: messages}, responses)
     if 0 not in prompts:
-        return {"left out": str(left_out), "routed": str(plan.routed.tolist())}
+        reasons = f"LeftOut(too_long={left_out.too_long}, bad_messages={left_out.bad_messages})"
+        return {"left out": reasons, "routed": str(plan.routed.tolist())}
     return _shown(tokenizer, prompts[0])
 
 
 def _both(tokenizer: Any) -> dict[str, str]:
     """Demonstration and feedback in one prompt, which only the function below the builder makes."""
-    parts = PromptParts.of([SYSTEM, QUESTION], demonstration=ANSWER, feedback=FEEDBACK)
+    information = [(SECTIONS["sibling"], ANSWER), (SECTIONS["feedback"], FEEDBACK)]
+    parts = PromptParts.of([SYSTEM, QUESTION], information)
     (prompt,) = teacher_prompt_ids(tokenizer, [parts], max_length=400)
-    messages = teacher_messages([SYSTEM, QUESTION], demonstration=ANSWER, feedback=FEEDBACK)
+    messages = teacher_messages([SYSTEM, QUESTION], information)
     return {"messages": str(messages), **_shown(tokenizer, prompt)}
 
 

@@ -48,15 +48,15 @@ def integers(value: torch.Tensor) -> str:
 
 
 def compare(golden: Any, found: Any, *, exact: bool) -> list[str]:
-    """One line per value that differs, with its path and both values."""
+    """One line per recorded value that differs, with its path and both values. What is new beside it moves nothing."""
     ours, theirs = dict(_leaves(golden, "")), dict(_leaves(found, ""))
     lines = []
-    for path in dict.fromkeys([*ours, *theirs]):
-        old, new = ours.get(path), theirs.get(path)
+    for path, old in ours.items():
+        new = theirs.get(path)
         if old == new:
             continue
-        if old is None or new is None:
-            lines.append(f"{path}: {'is new' if old is None else 'is gone'}")
+        if new is None:
+            lines.append(f"{path}: is gone")
         elif exact or not _close(old, new, TOLERANCES["step 1/" in path]):
             lines.append(f"{path}: {_readable(old)} -> {_readable(new)}")
     return lines

@@ -66,7 +66,7 @@ def test_a_good_config_passes(good):
         ("actor_rollout_ref__rollout__checkpoint_engine__update_weights_bucket_megabytes", 0, "_megabytes=1"),
         ("actor_rollout_ref__rollout__calculate_log_probs", "false", "calculate_log_probs=true"),
         ("algorithm__adv_estimator", "gae", "set it to srpo"),
-        ("trainer__v1__trainer_mode", "sync", "trainer_mode must be srpo"),
+        ("trainer__v1__trainer_mode", "sync", "trainer_mode=sync must be one of srpo"),
         ("distillation__enabled", "true", "verl's own distillation"),
     ],
 )
@@ -93,7 +93,7 @@ def test_no_importance_sampling_is_warned(good):
 def test_differences_from_the_paper_are_named():
     assert differences_from_paper(compose("srpo")) == {}
     assert differences_from_paper(compose("srpo", ["srpo.topk=20"])) == {"srpo.topk": (100, 20)}
-    assert "srpo.rows" in differences_from_paper(compose("grpo"))
+    assert "srpo.route" in differences_from_paper(compose("grpo"))
 
 
 def test_what_ray_remembers_is_bounded_unless_the_user_says_otherwise(good, monkeypatch):

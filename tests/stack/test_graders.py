@@ -47,7 +47,7 @@ def test_feedback_of_every_grader_reaches_a_teacher_prompt(stack_model, tmp_path
         f"data.train_files={data}",
         f"data.val_files={data}",
         "data.shuffle=false",
-        "srpo.teacher.use_feedback=true",
+        "srpo.providers=[sibling,feedback]",
         "reward.custom_reward_function.path=pkg://reward_fns",
     ]
     result = run(tmp_path / "run", stack_model, steps=2, overrides=overrides)
@@ -77,7 +77,7 @@ def test_a_third_party_grader_is_trained_with(stack_model, tmp_path):
     overrides = [
         f"data.train_files={data}",
         f"data.val_files={data}",
-        "srpo.teacher.use_feedback=true",
+        "srpo.providers=[sibling,feedback]",
         "reward.custom_reward_function.path=pkg://reward_fns",
     ]
     environment = {"PYTHONPATH": f"{REPOSITORY}{os.pathsep}{site}"}

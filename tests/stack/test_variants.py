@@ -56,7 +56,7 @@ def test_no_success_at_all_trains_on(stack_model, tmp_path):
 def test_feedback_and_undecided_verdicts(stack_model, tmp_path):
     """Feedback teaches where no sibling is correct; what the grader could not decide counts nowhere."""
     overrides = [
-        "srpo.teacher.use_feedback=true",
+        "srpo.providers=[sibling,feedback]",
         "reward.custom_reward_function.name=sometimes_undecided",
         "actor_rollout_ref.rollout.n=6",
         "actor_rollout_ref.model.use_remove_padding=false",

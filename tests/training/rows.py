@@ -76,9 +76,8 @@ def make_batch(
         importance.append(torch.ones(1))
 
     plan = build_plan(rollouts, srpo)
-    scalar = plan.advantages(torch.tensor([r.score for r in rollouts]), normalize_by_std=False)
-    if srpo.policy_gradient == "unrouted":
-        scalar = torch.where(plan.routed, 0.0, scalar)
+    rewards = torch.tensor([r.score for r in rollouts])
+    scalar = plan.policy_gradient_advantages(rewards, srpo, normalize_by_std=False)
     advantages = [value * mask for value, mask in zip(scalar, masks, strict=True)]
     return Batch(plan, prompts, responses, masks, teacher_prompts, importance, advantages)
 

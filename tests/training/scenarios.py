@@ -114,6 +114,7 @@ def train(worker: Any, rank: int, world: int, payload: dict[str, Any]) -> dict[s
             share(len(batch), rank, world),
             **{key: fields[key] for key in ("topk_ids", "teacher_log_probs", "weights", "old_log_probs")},
             srpo_any_routed=bool(batch.plan.routed.any()),
+            srpo_step=step,
             srpo_measure_branches=payload.get("measure_branches", False),
             mini_batch_size=payload.get("mini_batch_size", len(batch)),
             epochs=1,
@@ -137,7 +138,7 @@ def train(worker: Any, rank: int, world: int, payload: dict[str, Any]) -> dict[s
 
 def policy_gradient_update(worker: Any, rank: int, world: int, payload: dict[str, Any]) -> dict[str, torch.Tensor]:
     """One update without a teacher, on two mini-batches; returns the actor's weights."""
-    srpo = SRPOConfig(rows="none", policy_gradient="all")
+    srpo = SRPOConfig(route="none", policy_gradient="all")
     batch = build.make_batch(vocabulary=VOCABULARY, srpo=srpo)
     everything = list(range(len(batch)))
     output = worker.compute_log_prob(data := build.log_prob_batch(batch, everything))

@@ -16,7 +16,7 @@ from workflows.doctor.check import Check, Status, run_each
 from workflows.doctor.packages import check_packages
 from workflows.plan.host import cpu_host, gpu_host
 from workflows.plan.memory import checkpoint_bytes
-from workflows.plan.plan import ROUTED
+from workflows.plan.plan import routed_share
 from workflows.plan.settings import lengths_of, settings_of
 
 __all__ = ["Check", "Status", "run_checks"]
@@ -92,7 +92,7 @@ def _needs(config: DictConfig | None) -> _Needs:
     except (ValueError, OmegaConfBaseException):
         return _Needs()  # a model whose dimensions are not known here, or settings that another check refuses
     host = (
-        cpu_host(settings, routed=ROUTED[config.srpo.rows])
+        cpu_host(settings, routed=routed_share(config.srpo.route))
         if settings.cpu
         else gpu_host(settings, lengths_of(settings))
     )

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
 
-from srpo_verl.core import PromptParts, teacher_prompt_ids
+from srpo_verl.core import SECTIONS, PromptParts, teacher_prompt_ids
 from workflows.lab.pupil import plain_example
 from workflows.lab.sampler import sample
 from workflows.lab.start_policy import StartPolicy, is_complete
@@ -50,7 +50,7 @@ def question_ids(tokenizer: PreTrainedTokenizerFast, q: Question) -> list[int]:
 
 def shown_ids(tokenizer: PreTrainedTokenizerFast, q: Question, demonstration: str) -> list[int]:
     """The teacher's prompt."""
-    parts = PromptParts.of([{"role": "user", "content": str(q)}], demonstration=demonstration)
+    parts = PromptParts.of([{"role": "user", "content": str(q)}], [(SECTIONS["sibling"], demonstration)])
     (prompt,) = teacher_prompt_ids(tokenizer, [parts], max_length=512)
     assert prompt is not None
     return prompt.input_ids

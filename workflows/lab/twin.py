@@ -26,6 +26,7 @@ from srpo_verl.training.fields import (
     ROUTED,
     TEACHER_ENTROPY,
     TEACHER_LOG_PROBS,
+    TEACHER_SAMPLED,
     TOKEN_WEIGHTS,
     TOPK_IDS,
     flags,
@@ -35,13 +36,11 @@ from srpo_verl.training.fields import (
     prediction_positions,
 )
 from srpo_verl.training.step.routing_plan import RoutingPlan
-from srpo_verl.training.step.step_metrics import token_metrics
-from srpo_verl.training.step.teacher_gain import shown_siblings, teacher_gain
-from srpo_verl.training.step.teacher_pass import TeacherPass
-from srpo_verl.training.step.token_weights import mixed_advantages, token_weights
+from srpo_verl.training.step.step_signals import RoutedTokens, step_signals
+from srpo_verl.training.step.teacher_gain import teacher_gain
 from srpo_verl.training.worker.collectors import StudentTopK, TeacherTargets
-from srpo_verl.training.worker.objective import DIVERGENCE, METRIC_SCALE, SRPOObjective
-from srpo_verl.training.worker.teacher import distance, move_towards
+from srpo_verl.training.worker.objective import ANY_ROUTED, DIVERGENCE, METRIC_SCALE, SRPOObjective
+from srpo_verl.training.worker.teacher import distance, move
 
 
 @dataclass(frozen=True)
@@ -70,8 +69,9 @@ class Twin:
 
     def __init__(self, model: PreTrainedModel, config: DictConfig):
         self.srpo = settings(config.srpo)
-        if self.srpo.teacher.kind == "trust_region":
-            raise ValueError("the twin has no trust-region teacher; run srpo.teacher.kind=trust_region through verl.")
+        if self.srpo.variant("teacher").mix_logits is not None:
+            raise ValueError("the twin's teacher mixes no logits; run srpo.teacher.kind=trust_region through verl.")
+        self.steps = 0
         self.config = config
         self.actor_config = omega_conf_to_dataclass(config.actor_rollout_ref.actor)
         self.model = model.train()
@@ -96,8 +96,10 @@ class Twin:
         self.optimizer.step()
         self.schedule.step()
         if self.srpo.owns_teacher:
-            if self.srpo.teacher.kind == "ema":
-                move_towards(self.teacher, self.model, rate=self.srpo.teacher.ema_rate)
+            self.steps += 1
+            variant = self.srpo.variant("teacher")
+            if variant.function is not None:
+                move(self.teacher, self.model, lambda own, actor: variant(own, actor, self.steps, self.srpo))
             metrics["srpo/teacher_distance"] = distance(self.teacher, self.model)
         return metrics | {"actor/loss": float(loss.detach()), "actor/grad_norm": float(norm)}
 
@@ -130,27 +132,31 @@ class Twin:
         metrics = {"actor/entropy": float(spread[valid].mean())}
 
         clock = time.process_time()
-        teacher = self._teacher_pass(batch, data, logits) if plan.routed.any() else None
+        known = (entropy, old, importance)
+        tokens = self._ask_teacher(batch, data, logits, *known) if plan.routed.any() else None
         metrics["teacher_seconds"] = time.process_time() - clock
 
-        normalize = bool(self.config.algorithm.norm_adv_by_std_in_grpo)
-        scalar = plan.policy_gradient_advantages(batch.rewards, srpo, normalize_by_std=normalize)
-        advantages = [value * mask for value, mask in zip(scalar, masks, strict=True)]
-        if srpo.advantage_mix > 0:
-            advantages = mixed_advantages(advantages, masks, old, teacher, mix=srpo.advantage_mix)
-        for name, rows in (("advantages", advantages), ("old_log_probs", old), ("rollout_is_weights", importance)):
+        signals = step_signals(
+            plan,
+            srpo,
+            rewards=batch.rewards,
+            masks=masks,
+            normalize_by_std=bool(self.config.algorithm.norm_adv_by_std_in_grpo),
+            tokens=tokens,
+        )
+        metrics |= signals.metrics
+        for name, rows in (
+            ("advantages", signals.advantages),
+            ("old_log_probs", old),
+            ("rollout_is_weights", importance),
+        ):
             data[name] = _padded_later(rows)
         outputs = {"log_probs": from_lengths(log_probs, lengths_of(data["input_ids"]))}
-        if teacher is not None:
-            weights, per_token = token_weights(teacher, masks, importance, beta=srpo.beta)
-            data[TOKEN_WEIGHTS] = jagged(weights)
-            kept = torch.cat([masks[row] for row in teacher.rows]) > 0
-            student = torch.cat([entropy[row] for row in teacher.rows])
-            metrics |= token_metrics(teacher.flat_entropy[kept], student[kept], per_token[kept])
-            if srpo.logit_loss:
-                tu.assign_non_tensor(data, **{METRIC_SCALE: 1.0 / max(metrics["srpo/routed_tokens"], 1.0)})
-                divergence = self.objective.on_logits(logits, data)[DIVERGENCE].squeeze(0)
-                outputs[DIVERGENCE] = from_lengths(divergence, lengths_of(data["input_ids"]))
+        if tokens is not None and srpo.logit_loss:
+            data[TOKEN_WEIGHTS] = jagged(signals.weights)
+            tu.assign_non_tensor(data, **{ANY_ROUTED: True, METRIC_SCALE: 1.0 / max(signals.routed_tokens, 1)})
+            divergence = self.objective.on_logits(logits, data)[DIVERGENCE].squeeze(0)
+            outputs[DIVERGENCE] = from_lengths(divergence, lengths_of(data["input_ids"]))
         loss, found = self.objective.on_outputs(outputs, data, None)
         metrics |= {key: float(getattr(value, "values", [value])[0]) for key, value in found.items()}
         return loss, metrics, data, outputs
@@ -158,7 +164,8 @@ class Twin:
     @torch.no_grad()
     def teacher_gain(self, batch: Batch) -> float | None:
         """`srpo/teacher_gain` of the weights as they are; None if nothing is shown to the teacher."""
-        shown = shown_siblings(batch.plan, batch.teacher_prompts)
+        siblings = {int(batch.plan.routing.demonstration[row]): row for row in batch.teacher_prompts}
+        shown = {sibling: batch.teacher_prompts[row] for sibling, row in siblings.items() if sibling >= 0}
         if not shown:
             return None
         responses = [batch.responses[row] for row in shown]
@@ -176,16 +183,22 @@ class Twin:
         return [(trainer - sampler).exp().clamp(max=limit) for trainer, sampler in pairs]
 
     @torch.no_grad()
-    def _teacher_pass(self, batch: Batch, data: TensorDict, logits: torch.Tensor) -> TeacherPass:
-        """The teacher's answers on routed rows; completes TOPK_IDS and TEACHER_LOG_PROBS of `data` for the loss."""
+    def _ask_teacher(
+        self,
+        batch: Batch,
+        data: TensorDict,
+        logits: torch.Tensor,
+        entropy: Sequence[torch.Tensor],
+        old: Sequence[torch.Tensor],
+        importance: Sequence[torch.Tensor],
+    ) -> RoutedTokens:
+        """What is known of routed rows; completes TOPK_IDS and TEACHER_LOG_PROBS of `data` for the loss."""
         srpo, rows = self.srpo, batch.plan.routed_rows()
         responses = [batch.responses[row] for row in rows]
         sequences = [torch.cat([batch.teacher_prompts[row], batch.responses[row]]) for row in rows]
         lengths = [len(response) for response in responses]
         fields = {"input_ids": jagged(sequences), "responses": jagged(responses)}
-        if not srpo.logit_loss:
-            fields[TOPK_IDS] = from_lengths(torch.cat(responses).unsqueeze(-1), torch.tensor(lengths))
-        elif srpo.support == "student":
+        if srpo.logit_loss and srpo.support == "student":
             ids = StudentTopK(srpo).collect(logits.detach(), data)[TOPK_IDS]
             fields[TOPK_IDS] = from_lengths(ids, torch.tensor(lengths))
         view = tu.get_tensordict(fields, {})
@@ -195,8 +208,14 @@ class Twin:
             of_all = lengths_of(data["responses"]) * batch.plan.routed
             data[TOPK_IDS] = from_lengths(ids, of_all)
             data[TEACHER_LOG_PROBS] = from_lengths(found[TEACHER_LOG_PROBS], of_all)
-        log_probs = None if srpo.logit_loss else list(found[TEACHER_LOG_PROBS].split(lengths))
-        return TeacherPass(rows, list(found[TEACHER_ENTROPY].split(lengths)), log_probs)
+        return RoutedTokens(
+            rows,
+            teacher_entropy=list(found[TEACHER_ENTROPY].split(lengths)),
+            student_entropy=[entropy[row] for row in rows],
+            teacher_log_probs=list(found[TEACHER_SAMPLED].split(lengths)),
+            student_log_probs=[old[row] for row in rows],
+            importance=[importance[row] for row in rows],
+        )
 
     def _branch_norms(self, outputs: dict[str, torch.Tensor], data: TensorDict) -> dict[str, float]:
         """L2 norm of the gradient of each branch by itself, before clipping."""

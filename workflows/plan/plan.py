@@ -21,9 +21,14 @@ from workflows.plan.seconds import step_seconds, this_cpu
 from workflows.plan.settings import Lengths, Settings, lengths_of, settings_of
 from workflows.plan.shapes import ModelShape
 
-# Which share of the rollouts the teacher sees early in training, by `srpo.rows`: incorrect ones with a correct sibling
+# Which share of the rollouts the teacher sees early in training, by `srpo.route`: incorrect ones with a correct sibling
 # (arXiv 2604.02288, figure 5: about 40 %, falling), and correct ones likewise.
-ROUTED = {"incorrect": 0.4, "correct": 0.4, "all": 0.8, "none": 0.0}
+_ROUTED = {"incorrect": 0.4, "correct": 0.4, "all": 0.8, "none": 0.0}
+
+
+def routed_share(route: str) -> float:
+    """For a registered route the most that can be: all rollouts with a correct sibling."""
+    return _ROUTED.get(route, _ROUTED["all"])
 
 
 @dataclass(frozen=True)
@@ -124,7 +129,7 @@ def plan_config(
         settings,
         gpu or this_cpu(),
         lengths_of(settings, response, prompt),
-        routed=ROUTED[config.srpo.rows] if routed is None or not settings.teacher_forward else routed,
+        routed=routed_share(config.srpo.route) if routed is None or not settings.teacher_forward else routed,
         flash_cross_entropy=flash_cross_entropy,
         expected=expected,
     )

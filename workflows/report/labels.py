@@ -12,7 +12,7 @@ from typing import Any
 from workflows.report.config_differences import differing_settings
 from workflows.run_reader import Run
 
-# (srpo.rows, srpo.policy_gradient, srpo.advantage_mix > 0)
+# (srpo.route, srpo.policy_gradient, srpo.advantage_mix > 0)
 _METHODS = {
     ("none", "all", False): "GRPO",
     ("all", "none", False): "SDPO",
@@ -50,7 +50,11 @@ def method_of(run: Run) -> str:
     """The paper's name for the run's `srpo` settings; the experiment's name for a combination it has none for."""
     if run.get("srpo") is None:
         return str(run.get("trainer.experiment_name", "unnamed"))
-    key = (run.get("srpo.rows"), run.get("srpo.policy_gradient"), float(run.get("srpo.advantage_mix", 0)) > 0)
+    key = (
+        run.get("srpo.route"),
+        run.get("srpo.policy_gradient"),
+        float(run.get("srpo.advantage_mix", 0)) > 0,
+    )
     name = _METHODS.get(key)
     if name == "SRPO" and float(run.get("srpo.beta", 1)) == 0:
         return ROUTING_ONLY

@@ -119,7 +119,7 @@ def _step(
     run = reported.run
     with_teacher = MIXED if float(run.get("srpo.advantage_mix", 0)) > 0 else DISTILLED
     without = NO_GRADIENT if run.get("srpo.policy_gradient") == "none" else REINFORCED
-    known = run.get("srpo.rows") == "none" or (dumped_prompts and step % int(run.get("srpo.dump_freq", 1)) == 0)
+    known = run.get("srpo.route") == "none" or (dumped_prompts and step % int(run.get("srpo.dump_freq", 1)) == 0)
     found, seen = [], set()
     for line in lines:
         uid, session = _session(str(line.get("uid", "")))

@@ -203,10 +203,7 @@ class Guards:
         if "srpo/grad_norm/sdpo" not in metrics:
             return None
         sdpo_idle = metrics["srpo/grad_norm/sdpo"] == 0 and metrics.get("srpo/routed_tokens", 0) > 0
-        has_advantages = self.srpo.policy_gradient != "none" and (
-            self.srpo.policy_gradient == "all" or self.srpo.rows in ("incorrect", "correct")
-        )
-        grpo_idle = metrics["srpo/grad_norm/grpo"] == 0 and has_advantages and metrics["srpo/groups/mixed"] > 0
+        grpo_idle = metrics["srpo/grad_norm/grpo"] == 0 and metrics.get("srpo/grpo/with_advantage", 0) > 0
         return sdpo_idle or grpo_idle
 
 

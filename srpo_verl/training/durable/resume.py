@@ -26,7 +26,7 @@ from srpo_verl.training.durable.checkpoint_store import (
     complete,
     inspect,
 )
-from srpo_verl.training.durable.run_record import PACKAGES, package_version
+from srpo_verl.training.durable.run_record import PACKAGES, foreign_variants, package_version
 
 _MODEL_KEYS = (
     "architectures",
@@ -56,6 +56,8 @@ _NOT_THE_ALGORITHM = (
     "chunk_size",
     "grad_norm_freq",
     "teacher_gain_freq",
+    "metrics",
+    "variant_modules",
 )
 
 
@@ -126,6 +128,7 @@ def identity(config: DictConfig, srpo: SRPOConfig) -> dict[str, Any]:
         "model": _model(str(config.actor_rollout_ref.model.path)),
         "data": {**data, "files": [_file(path) for path in _files(config)]},
         "srpo": algorithm,
+        "variants": foreign_variants(srpo),
         "lr": config.actor_rollout_ref.actor.optim.lr,
         "versions": {name: version for name in PACKAGES if (version := package_version(name))},
     }
@@ -191,7 +194,7 @@ def _without_marker(folder: Path, config: DictConfig, srpo: SRPOConfig) -> Itera
         name
         for part in ("actor", "teacher")
         for rank in range(ranks)
-        if part == "actor" or _moving_teacher(srpo)
+        if part == "actor" or srpo.moves_teacher
         if not (folder / (name := f"{part}/model_world_size_{ranks}_rank_{rank}.pt")).is_file()
     ]
     if any(name.startswith("actor") for name in missing):
@@ -215,16 +218,18 @@ def _refused(saved: dict[str, Any], now: dict[str, Any], srpo: SRPOConfig, folde
             f"the training data are not those of {folder}, so its place in them means nothing: {changed}. Restore "
             "them, or set srpo.checkpoint.restart_data=true to read the new data from their beginning"
         )
-    if _moving_teacher(srpo) and not (folder / "teacher").is_dir():
+    if srpo.moves_teacher and not (folder / "teacher").is_dir():
         yield _no_teacher(folder)
 
 
 def _adapted(saved: dict[str, Any], now: dict[str, Any], srpo: SRPOConfig) -> Iterator[str]:
     if changed := _changes(saved["srpo"], now["srpo"]):
         yield f"settings changed since the checkpoint, and hold from here on: {changed}"
+    if changed := _changes(saved.get("variants", {}), now["variants"]):
+        yield f"variants changed since the checkpoint, and hold from here on: {changed}"
     if saved["lr"] != now["lr"]:
         yield f"the learning rate was {saved['lr']} and is {now['lr']} from here on"
-    if saved["model"]["path"] != now["model"]["path"] and srpo.distils and srpo.teacher.kind != "live":
+    if saved["model"]["path"] != now["model"]["path"] and srpo.owns_teacher:
         yield (
             f"actor_rollout_ref.model.path was {saved['model']['path']}: initial weights, where the teacher or a "
             "reference uses them, are now those of the new path"
@@ -245,13 +250,9 @@ def _changes(saved: dict[str, Any], now: dict[str, Any], keys: Any = None) -> st
 
 def _no_teacher(folder: Path) -> str:
     return (
-        f"{folder} has no teacher, so its EMA cannot go on: resume with the config that wrote it, or set "
+        f"{folder} has no teacher, so it cannot go on: resume with the config that wrote it, or set "
         "srpo.teacher.kind to live or frozen"
     )
-
-
-def _moving_teacher(srpo: SRPOConfig) -> bool:
-    return srpo.distils and srpo.teacher.kind == "ema"
 
 
 def _step(folder: Path) -> int:

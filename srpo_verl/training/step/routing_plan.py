@@ -8,16 +8,18 @@ order of its own: the session id in the key `{uid}_{session}_{index}`.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import torch
 
+from srpo_verl import variants
 from srpo_verl.config import SRPOConfig
-from srpo_verl.core import GroupStatistics, Routing, group_advantages, group_statistics, route
+from srpo_verl.core import GroupRewards, GroupStatistics, Routing, group_statistics, route
 from srpo_verl.training.rollout_keys import RolloutKey
+from srpo_verl.variants import VariantError
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,8 @@ class Rollout:
     reward_info: dict[str, Any] | None = None
     # Nothing in it that the model wrote and that can be read: no token, special tokens only, or tool output only.
     without_text: bool = False
+    # The columns of the data set that a provider asked for.
+    columns: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def session(self) -> tuple[str, int]:
@@ -41,7 +45,7 @@ class Rollout:
     @property
     def index(self) -> int:
         """Position among the outputs of its session."""
-        return RolloutKey.parse(self.key).index
+        return RolloutKey.parse(self.key).output
 
     @property
     def verdict(self) -> float:
@@ -70,6 +74,7 @@ def rollout_of(
     extra: Mapping[str, Any] | None,
     *,
     special_ids: torch.Tensor,
+    columns: Mapping[str, Any] | None = None,
 ) -> Rollout:
     """A row of verl's batch: its tag, its score, (tokens,) response ids and mask (1: the model's), its extra fields."""
     return Rollout(
@@ -79,6 +84,7 @@ def rollout_of(
         padding=bool(tag.get("is_padding", False)),
         reward_info=(extra or {}).get("reward_extra_info"),
         without_text=bool(torch.isin(response[mask.bool()], special_ids).all()),
+        columns=columns or {},
     )
 
 
@@ -107,26 +113,62 @@ class RoutingPlan:
     def routed_rows(self) -> list[int]:
         return self.routed.nonzero().squeeze(-1).tolist()
 
+    def shown(self, row: int) -> str | None:
+        """The text that the teacher of this row is shown, if it is not a sibling's response."""
+        return self.routing.texts[row]
+
     def without(self, rows: Sequence[int]) -> RoutingPlan:
         """The plan with these rows sent to the GRPO branch, e.g. because no teacher prompt fits."""
-        to_sdpo = self.routed.clone()
-        to_sdpo[list(rows)] = False
-        return replace(self, routing=replace(self.routing, to_sdpo=to_sdpo))
+        share = self.routing.share.clone()
+        share[list(rows)] = 0.0
+        return replace(self, routing=replace(self.routing, share=share))
 
-    def advantages(self, rewards: torch.Tensor, *, normalize_by_std: bool) -> torch.Tensor:
-        """(n,) group-relative advantage of each row's session; 0 for one that is not counted."""
-        uids = [rollout.session[0] for rollout in self.rollouts]
-        values = group_advantages(rewards, uids, normalize_by_std=normalize_by_std, exclude=~self.counted)
+    def advantages(self, rewards: torch.Tensor, srpo: SRPOConfig, *, normalize_by_std: bool) -> torch.Tensor:
+        """(n,) advantage of each row's session by the baseline `srpo.advantage`; 0 for one that is not counted.
+
+        Raises:
+            VariantError: the baseline gives another form than (N,) or a number that is not finite.
+        """
+        inside = self.counted.nonzero().squeeze(-1)
+        ids: dict[str, int] = {}
+        groups = [ids.setdefault(self.rollouts[row].session[0], len(ids)) for row in inside.tolist()]
+        seen = GroupRewards(
+            rewards=rewards[inside],
+            groups=torch.tensor(groups, dtype=torch.int64),
+            correct=self.routing.correct[inside],
+            share=self.routing.share[inside],
+            lengths=torch.tensor([self.rollouts[row].response_length for row in inside.tolist()], dtype=torch.int64),
+            normalize_by_std=normalize_by_std,
+        )
+        variant = srpo.variant("advantage")
+        found = variant(seen, srpo)
+        if not isinstance(found, torch.Tensor) or found.shape != inside.shape or not bool(found.isfinite().all()):
+            raise VariantError(f"{variant} must give {len(inside)} finite numbers, one per rollout that it sees")
+        # An ungraded sibling must not turn a comparison into a raw reward.
+        found = torch.where(self._only_one_left()[inside], 0.0, found.detach().to(rewards.dtype))
+        values = torch.zeros_like(rewards).index_copy_(0, inside, found)
         return values[self.final]
+
+    def _only_one_left(self) -> torch.Tensor:
+        """bool (n,): the only counted row of a group that has others."""
+        ids: dict[str, int] = {}
+        groups = torch.tensor(
+            [ids.setdefault(rollout.session[0], len(ids)) for rollout in self.rollouts], dtype=torch.int64
+        )
+        counts = torch.bincount(groups, minlength=len(ids)), torch.bincount(groups[self.counted], minlength=len(ids))
+        return ((counts[0] > 1) & (counts[1] == 1))[groups]
 
     def policy_gradient_advantages(
         self, rewards: torch.Tensor, srpo: SRPOConfig, *, normalize_by_std: bool
     ) -> torch.Tensor:
-        """(n,) `advantages`, zero on the rows that the method gives no policy gradient."""
-        values = self.advantages(rewards, normalize_by_std=normalize_by_std)
+        """(n,) `advantages`, less what is distilled, as far as the method gives the rows a policy gradient."""
+        values = self.advantages(rewards, srpo, normalize_by_std=normalize_by_std)
         if srpo.policy_gradient == "none":
             return torch.zeros_like(values)
-        return torch.where(self.routed, 0.0, values) if srpo.policy_gradient == "unrouted" else values
+        if srpo.policy_gradient == "all":
+            return values
+        rest = (1.0 - self.routing.share).to(values.dtype)
+        return torch.where(rest == 0, 0.0, values * rest)
 
 
 def _number(value: Any) -> float:
@@ -135,7 +177,7 @@ def _number(value: Any) -> float:
 
 
 def build_plan(rollouts: Sequence[Rollout], srpo: SRPOConfig) -> RoutingPlan:
-    """Route a batch. Raises ValueError if a row's key is not `{uid}_{session}_{index}`."""
+    """Route a batch. Raises ValueError for a key of another form, or a variant that breaks its contract."""
     rows = range(len(rollouts))
     last: dict[tuple[str, int], int] = {}
     for row in rows:
@@ -150,26 +192,37 @@ def build_plan(rollouts: Sequence[Rollout], srpo: SRPOConfig) -> RoutingPlan:
     verdicts = torch.tensor([rollouts[r].verdict for r in order], dtype=torch.float64)
     uids = [rollouts[r].session[0] for r in order]
     exclude = ~counted[order]
-    feedback = [rollouts[r].feedback for r in order] if srpo.teacher.use_feedback else None
-    ordered = route(verdicts, uids, threshold=srpo.threshold, feedback=feedback, rows=srpo.rows, exclude=exclude)
+    ordered = route(
+        verdicts,
+        uids,
+        threshold=srpo.threshold,
+        rule=_with(srpo, srpo.variant("route")),
+        providers={name: _with(srpo, variants.get("provider", name)) for name in srpo.providers},
+        feedback=[rollouts[r].feedback for r in order],
+        columns=[rollouts[r].columns for r in order],
+        exclude=exclude,
+    )
     statistics = group_statistics(verdicts, uids, threshold=srpo.threshold, exclude=exclude)
     return RoutingPlan(tuple(rollouts), final, counted, _in_batch_order(ordered, order), statistics)
+
+
+def _with(srpo: SRPOConfig, variant: variants.Variant) -> Callable[..., Any]:
+    return lambda *seen: variant(*seen, srpo)
 
 
 def _in_batch_order(ordered: Routing, order: Sequence[int]) -> Routing:
     place = torch.tensor(order, dtype=torch.long)
 
     def back(values: torch.Tensor) -> torch.Tensor:
-        result = torch.empty_like(values)
-        result[place] = values
-        return result
+        return torch.empty_like(values).index_copy_(0, place, values)
 
     demonstration = torch.where(ordered.demonstration >= 0, place[ordered.demonstration.clamp(min=0)], -1)
+    texts = dict(zip(order, ordered.texts, strict=True))
     return replace(
         ordered,
-        to_sdpo=back(ordered.to_sdpo),
+        share=back(ordered.share),
         demonstration=back(demonstration),
-        teacher_available=back(ordered.teacher_available),
+        texts=tuple(texts[row] for row in range(len(order))),
         correct=back(ordered.correct),
         provider=back(ordered.provider),
     )

@@ -39,6 +39,12 @@ def routing_metrics(plan: RoutingPlan) -> dict[str, float]:
     return metrics
 
 
+def advantage_metrics(plan: RoutingPlan, advantages: torch.Tensor) -> dict[str, float]:
+    """`advantages`: (n,), one per row; the share of counted rollouts that the policy gradient acts on."""
+    acting = int((advantages[plan.counted] != 0).sum())
+    return {"srpo/grpo/with_advantage": acting / max(int(plan.counted.sum()), 1)}
+
+
 def bad_data_metrics(plan: RoutingPlan, failures: Sequence[Mapping[str, Any]], rows_left_out: int) -> dict[str, float]:
     """What is wrong with the rollouts of a batch, by kind; `failures` are notes of rollouts that are not in it."""
     real = [rollout for rollout in plan.rollouts if not rollout.padding]
@@ -56,6 +62,7 @@ def prompt_metrics(prompts: Sequence[TeacherPrompt], left_out: LeftOut) -> dict[
     metrics = {
         "srpo/teacher_prompt/too_long": float(len(left_out.too_long)),
         "srpo/teacher_prompt/bad_messages": float(len(left_out.bad_messages)),
+        "srpo/teacher_prompt/nothing_to_show": float(len(left_out.nothing_to_show)),
     }
     if prompts:
         lengths = [len(prompt.input_ids) for prompt in prompts]

@@ -9,22 +9,21 @@ unlearns to read: training acts on the student's prompts only, and the teacher f
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TypeVar
 
 import torch
 
+from srpo_verl.core import TeacherPrompt
 from srpo_verl.training.step.routing_plan import RoutingPlan
 
-Prompt = TypeVar("Prompt")
 
-
-def shown_siblings(plan: RoutingPlan, prompts: Mapping[int, Prompt]) -> dict[int, Prompt]:
-    """The rows that serve as a demonstration, each with the teacher prompt that shows it.
+def shown_siblings(plan: RoutingPlan, prompts: Mapping[int, TeacherPrompt]) -> dict[int, TeacherPrompt]:
+    """The rows that serve as a demonstration and are shown whole, each with the teacher prompt that shows it.
 
     Args:
-        prompts: teacher prompts by routed row; a row without one is passed over.
+        prompts: teacher prompts by routed row.
     """
-    siblings = {row: int(plan.routing.demonstration[row]) for row in plan.routed_rows() if row in prompts}
+    whole = [row for row in plan.routed_rows() if row in prompts and not prompts[row].truncated]
+    siblings = {row: int(plan.routing.demonstration[row]) for row in whole}
     return {sibling: prompts[row] for row, sibling in siblings.items() if sibling >= 0}
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from srpo_verl.config import SRPOConfig
-from srpo_verl.core import BadMessages, PromptParts, TeacherPrompt, teacher_prompt_ids
+from srpo_verl.core import BadMessages, PromptParts, TeacherPrompt, teacher_prompt_ids, visible_answer
 from srpo_verl.training.step.routing_plan import RoutingPlan
 
 # Room for the template around question and demonstration; 2048 + 8192 + 512 + 8192 = 18944, the paper's setting.
@@ -37,6 +37,7 @@ class LeftOut:
 
     too_long: tuple[int, ...] = ()
     bad_messages: tuple[int, ...] = ()
+    nothing_to_show: tuple[int, ...] = ()
 
 
 @dataclass
@@ -62,17 +63,21 @@ class TeacherPromptBuilder:
             messages: the chat messages of each routed row.
             responses: token ids (j,) of each row that serves as a demonstration.
         """
-        texts = {row: self.tokenizer.decode(ids, skip_special_tokens=True) for row, ids in responses.items()}
-        shown: dict[Key, Sequence[Mapping[str, Any]]] = {}
+        answers = {row: self._answer(ids) for row, ids in responses.items()}
+        sections, teacher = self.srpo.sections(), self.srpo.teacher
+        conversations: dict[Key, Sequence[Mapping[str, Any]]] = {}
         parts: dict[Key, PromptParts] = {}
         key_of: dict[int, Key] = {}
-        bad_messages = []
+        bad_messages, nothing_to_show = [], []
         for row in plan.routed_rows():
-            # Feedback stands in where no sibling is correct; it does not come on top of one.
             sibling = int(plan.routing.demonstration[row])
-            feedback = plan.rollouts[row].feedback if sibling < 0 else None
-            key: Key = (plan.rollouts[row].session[0], sibling, feedback)
-            if not _same(shown.setdefault(key, messages[row]), messages[row]):
+            text = answers[sibling] if sibling >= 0 else plan.shown(row)
+            if text is None or not text.strip():
+                nothing_to_show.append(row)
+                continue
+            section = sections[plan.routing.providers[int(plan.routing.provider[row])]]
+            key: Key = (plan.rollouts[row].session[0], section, text)
+            if not _same(conversations.setdefault(key, messages[row]), messages[row]):
                 key = (row,)
             key_of[row] = key
             if key in parts:
@@ -80,9 +85,9 @@ class TeacherPromptBuilder:
             try:
                 parts[key] = PromptParts.of(
                     messages[row],
-                    demonstration=texts.get(sibling),
-                    feedback=feedback,
-                    remove_thinking=self.srpo.teacher.remove_thinking,
+                    [(section, text)],
+                    template=teacher.template,
+                    system_prompt=teacher.system_prompt,
                 )
             except BadMessages:
                 bad_messages.append(row)
@@ -95,8 +100,13 @@ class TeacherPromptBuilder:
         made = dict(zip(parts, found, strict=True))
         prompts = {row: prompt for row, key in key_of.items() if (prompt := made.get(key)) is not None}
         too_long = [row for row, key in key_of.items() if key in made and made[key] is None]
-        left_out = LeftOut(tuple(too_long), tuple(bad_messages))
-        return plan.without([*too_long, *bad_messages]), prompts, left_out
+        left_out = LeftOut(tuple(too_long), tuple(bad_messages), tuple(nothing_to_show))
+        return plan.without([*too_long, *bad_messages, *nothing_to_show]), prompts, left_out
+
+    def _answer(self, ids: Sequence[int] | torch.Tensor) -> str:
+        """A sibling's response as it is shown."""
+        text = self.tokenizer.decode(ids, skip_special_tokens=True)
+        return visible_answer(text) if self.srpo.teacher.remove_thinking else text
 
 
 def _same(one: Any, other: Any) -> bool:

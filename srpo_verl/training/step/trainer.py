@@ -12,6 +12,7 @@ Each override calls verl's method and adds SRPO's part before or after it. What 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import ray
@@ -21,6 +22,7 @@ from verl.trainer.ppo.utils import Role
 from verl.trainer.ppo.v1.trainer_base import register_trainer
 from verl.utils.debug import marked_timer
 
+from srpo_verl import variants
 from srpo_verl.config import settings
 from srpo_verl.core import TeacherPrompt
 from srpo_verl.training.durable.durable_trainer import DurableTrainer
@@ -28,32 +30,51 @@ from srpo_verl.training.durable.run_record import write_run_record
 from srpo_verl.training.fields import ROUTED, TOKEN_WEIGHTS, flags, jagged, require, row_sums
 from srpo_verl.training.step.queue import entries, get_fields, put_fields
 from srpo_verl.training.step.routing_plan import RoutingPlan, build_plan, rollout_of
-from srpo_verl.training.step.step_metrics import bad_data_metrics, prompt_metrics, routing_metrics, token_metrics
-from srpo_verl.training.step.teacher_pass import TeacherPass, measure_gain, run_teacher
+from srpo_verl.training.step.step_metrics import bad_data_metrics, prompt_metrics, routing_metrics
+from srpo_verl.training.step.step_signals import StepView, step_signals, variant_metrics
+from srpo_verl.training.step.teacher_client import TeacherClient
+from srpo_verl.training.step.teacher_gain import shown_siblings, teacher_gain
 from srpo_verl.training.step.teacher_prompts import (
     LeftOut,
     TeacherPromptBuilder,
     dump_teacher_prompts,
     max_teacher_prompt_length,
 )
-from srpo_verl.training.step.token_weights import mixed_advantages, token_weights
 from srpo_verl.training.watch.driver_watch import build_watchdog, named_failure, watched
 from srpo_verl.training.watch.rollout_failures import take_failures
-from srpo_verl.training.worker.objective import METRIC_SCALE
-from srpo_verl.training.worker.worker import ANY_ROUTED, COLLECT_TOPK, MEASURE_BRANCHES, SRPOWorker
+from srpo_verl.training.worker.objective import ANY_ROUTED, METRIC_SCALE
+from srpo_verl.training.worker.worker import COLLECT_TOPK, MEASURE_BRANCHES, STEP, SRPOWorker
+
+
+@dataclass
+class Step:
+    """What the methods of a step hand on; rows in batch order.
+
+    Attributes:
+        plan: the routing, without the rows that no teacher prompt could be made for.
+        scores: (n,) float32, the sum of each row's rewards.
+        responses: (j,) ids per row.
+        prompts: by routed row.
+        routed_tokens: how many tokens are distilled, once the teacher has answered.
+    """
+
+    plan: RoutingPlan
+    scores: torch.Tensor
+    responses: list[torch.Tensor]
+    prompts: dict[int, TeacherPrompt]
+    routed_tokens: int = 0
 
 
 @register_trainer("srpo")
 @watched
 class SRPOTrainer(DurableTrainer):
-    """Synchronous trainer whose failed rollouts with a correct sibling are distilled."""
+    """Synchronous trainer whose failed rollouts with a correct sibling are distilled.
 
-    plan: RoutingPlan
-    # In batch order: (n,) score of each row, and its response ids.
-    scores: torch.Tensor
-    responses: list[torch.Tensor]
-    prompts: dict[int, TeacherPrompt]
-    teacher: TeacherPass | None
+    A subclass is registered with `srpo_verl.register.trainer`; `worker_class` is what it starts on the GPUs.
+    """
+
+    worker_class: type[SRPOWorker] = SRPOWorker
+    step: Step
 
     def __init__(self, config):
         self.srpo = settings(config.srpo)
@@ -90,7 +111,7 @@ class SRPOTrainer(DurableTrainer):
         super()._init_resource_pool_mgr()
         for role in (Role.ActorRollout, Role.ActorRolloutRef):
             if role in self.role_worker_mapping:
-                self.role_worker_mapping[role] = ray.remote(SRPOWorker)
+                self.role_worker_mapping[role] = ray.remote(self.worker_class)
 
     def _setup(self):
         write_run_record(self.config)
@@ -101,6 +122,7 @@ class SRPOTrainer(DurableTrainer):
             max_length=max_teacher_prompt_length(self.config, self.srpo),
             chat_template_kwargs=self.config.data.get("apply_chat_template_kwargs", {}),
         )
+        self.columns = sorted({c for name in self.srpo.providers for c in variants.get("provider", name).columns})
 
     # ---- route -----------------------------------------------------------------------------------------------
 
@@ -111,20 +133,28 @@ class SRPOTrainer(DurableTrainer):
         return batch
 
     def _route(self, batch: KVBatchMeta, metrics: dict) -> None:
-        data = get_fields(batch, ["rm_scores", "responses", "response_mask", "extra_fields"])
-        self.scores, self.responses = row_sums(data["rm_scores"]), list(data["responses"].unbind())
-        scores, masks, extra = self.scores.tolist(), data["response_mask"].unbind(), list(data["extra_fields"])
+        names = ["rm_scores", "responses", "response_mask", "extra_fields"]
+        data = get_fields(batch, [*names, *self.columns])
+        require(data, [*names, *self.columns])
+        scores, responses = row_sums(data["rm_scores"]), list(data["responses"].unbind())
+        masks, extra = data["response_mask"].unbind(), list(data["extra_fields"])
         special = torch.tensor(self.tokenizer.all_special_ids)
-        rows = zip(batch.keys, batch.tags, scores, self.responses, masks, extra, strict=True)
-        plan = build_plan([rollout_of(*row, special_ids=special) for row in rows], self.srpo)
+        columns = {name: list(data[name]) for name in self.columns}
+        rows = enumerate(zip(batch.keys, batch.tags, scores.tolist(), responses, masks, extra, strict=True))
+        rollouts = [
+            rollout_of(*row, special_ids=special, columns={name: column[n] for name, column in columns.items()})
+            for n, row in rows
+        ]
+        plan = build_plan(rollouts, self.srpo)
         metrics["srpo/queue_entries"] = float(entries())
         metrics.update(bad_data_metrics(plan, take_failures(), getattr(self.train_dataset, "left_out", 0)))
-        self.plan, self.prompts, left_out = self._teacher_prompts(batch, plan)
-        metrics.update(routing_metrics(self.plan))
-        metrics.update(prompt_metrics(list(self.prompts.values()), left_out))
+        plan, prompts, left_out = self._teacher_prompts(batch, plan, responses)
+        self.step = Step(plan, scores, responses, prompts)
+        metrics.update(routing_metrics(plan))
+        metrics.update(prompt_metrics(list(prompts.values()), left_out))
 
     def _teacher_prompts(
-        self, batch: KVBatchMeta, plan: RoutingPlan
+        self, batch: KVBatchMeta, plan: RoutingPlan, responses: list[torch.Tensor]
     ) -> tuple[RoutingPlan, dict[int, TeacherPrompt], LeftOut]:
         rows = plan.routed_rows()
         if not rows:
@@ -132,78 +162,90 @@ class SRPOTrainer(DurableTrainer):
         raw = get_fields(batch.select_keys([batch.keys[row] for row in rows]), ["raw_prompt"])["raw_prompt"]
         messages = dict(zip(rows, list(raw), strict=True))
         siblings = {int(plan.routing.demonstration[row]) for row in rows} - {-1}
-        plan, prompts, left_out = self.prompt_builder.build(
-            plan, messages, {row: self.responses[row] for row in siblings}
-        )
+        plan, prompts, left_out = self.prompt_builder.build(plan, messages, {row: responses[row] for row in siblings})
         if self.srpo.dump_dir and self.global_steps % self.srpo.dump_freq == 0:
-            ids = {row: self.responses[row].tolist() for row in prompts}
+            ids = {row: responses[row].tolist() for row in prompts}
             dump_teacher_prompts(self.srpo.dump_dir, self.global_steps, plan, prompts, ids, self.tokenizer)
         return plan, prompts, left_out
 
     # ---- student's top-K -------------------------------------------------------------------------------------
 
     def _compute_old_log_prob(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
-        routed = self.plan.routed
+        routed = self.step.plan.routed
         put_fields(batch, {ROUTED: flags(routed)})
         wants_ids = self.srpo.logit_loss and self.srpo.support == "student"
         batch.extra_info[COLLECT_TOPK] = wants_ids and bool(routed.any())
         return super()._compute_old_log_prob(batch, metrics)
 
-    # ---- advantages, teacher targets, weights ----------------------------------------------------------------
+    # ---- teacher targets, advantages, weights ----------------------------------------------------------------
 
     def _compute_advantage(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
+        # verl's advantages are overwritten below; its rejection and importance weights of the rollouts are used.
         batch = super()._compute_advantage(batch, metrics)
-        names = ["response_mask"]
-        if self.config.algorithm.use_kl_in_reward:
-            names.append("token_level_rewards")
-        if self.srpo.advantage_mix > 0:
-            names.append("old_log_probs")
+        step, in_reward = self.step, bool(self.config.algorithm.use_kl_in_reward)
+        names = ["response_mask", *(["token_level_rewards"] if in_reward else [])]
         data = get_fields(batch, names)
         require(data, names)
         masks = [mask.float() for mask in data["response_mask"].unbind()]
-
-        self.teacher = None
-        corrected = bool(self.config.algorithm.rollout_correction.rollout_is)
-        if self.plan.routed.any():
-            also = ["entropy", *(["rollout_is_weights"] if corrected else [])]
+        tokens = None
+        if step.prompts:
             with marked_timer("srpo_teacher", self.timing_raw):
-                self.teacher, routed = run_teacher(self, batch, self.responses, also)
+                corrected = bool(self.config.algorithm.rollout_correction.rollout_is)
+                tokens = self._teacher().ask(batch, step.prompts, step.responses, importance=corrected)
             if self._is_due(self.srpo.teacher_gain_freq):
                 with marked_timer("srpo_teacher_gain", self.timing_raw):
-                    metrics.update(measure_gain(self, batch, self.responses, masks))
-
-        scalar = self.plan.policy_gradient_advantages(
-            row_sums(data["token_level_rewards"]) if "token_level_rewards" in names else self.scores,
+                    metrics.update(self._teacher_gain(batch, masks))
+        signals = step_signals(
+            step.plan,
             self.srpo,
+            rewards=row_sums(data["token_level_rewards"]) if in_reward else step.scores,
+            masks=masks,
             normalize_by_std=self.config.algorithm.norm_adv_by_std_in_grpo,
+            tokens=tokens,
         )
-        advantages = [value * mask for value, mask in zip(scalar, masks, strict=True)]
-        if self.srpo.advantage_mix > 0:
-            old_log_probs = data["old_log_probs"].unbind()
-            advantages = mixed_advantages(advantages, masks, old_log_probs, self.teacher, mix=self.srpo.advantage_mix)
-        fields = {"advantages": jagged(advantages), "returns": jagged(advantages)}
-
-        if self.teacher is not None:
-            rows, importance = self.teacher.rows, None
-            if corrected:
-                importance = dict(zip(rows, routed["rollout_is_weights"].unbind(), strict=True))
-            weights, per_token = token_weights(self.teacher, masks, importance, beta=self.srpo.beta)
-            fields[TOKEN_WEIGHTS] = jagged(weights)
-            valid, student = torch.cat([masks[row] for row in rows]) > 0, routed["entropy"].values()
-            metrics.update(token_metrics(self.teacher.flat_entropy[valid], student[valid], per_token[valid]))
+        step.routed_tokens = signals.routed_tokens
+        view = StepView(step.plan, step.responses, masks, tokens, signals, self.tokenizer.decode)
+        metrics.update(signals.metrics | variant_metrics(view, self.srpo))
+        fields = {"advantages": jagged(signals.advantages), "returns": jagged(signals.advantages)}
+        if tokens is not None:
+            fields[TOKEN_WEIGHTS] = jagged(signals.weights)
         return put_fields(batch, fields)
+
+    def _teacher(self) -> TeacherClient:
+        rollout, own = self.config.actor_rollout_ref.rollout, self.srpo.teacher.max_token_len_per_gpu
+        return TeacherClient(
+            srpo=self.srpo,
+            workers=self.actor_rollout_wg,
+            temperature=rollout.temperature,
+            max_token_len_per_gpu=own or rollout.log_prob_max_token_len_per_gpu,
+            filler_id=self.tokenizer.eos_token_id,
+        )
+
+    def _teacher_gain(self, batch: KVBatchMeta, masks: list[torch.Tensor]) -> dict[str, float]:
+        """`srpo/teacher_gain`: one more pass of the teacher, over the siblings that are shown to it whole."""
+        shown = shown_siblings(self.step.plan, self.step.prompts)
+        if not shown:
+            return {}
+        answers = self._teacher().log_probs_of_shown(batch, shown, self.step.responses)
+        gain = teacher_gain(*answers, [masks[row] for row in shown])
+        return {} if gain is None else {"srpo/teacher_gain": gain}
 
     # ---- update ----------------------------------------------------------------------------------------------
 
     def _update_actor(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
-        logit_loss = self.srpo.logit_loss and self.teacher is not None
-        batch.extra_info[ANY_ROUTED] = logit_loss
+        logit_loss = self.srpo.logit_loss and bool(self.step.prompts)
+        batch.extra_info |= {ANY_ROUTED: logit_loss, STEP: self.global_steps}
         if logit_loss:
-            batch.extra_info[METRIC_SCALE] = self._mini_batches(len(batch)) / max(metrics["srpo/routed_tokens"], 1.0)
+            batch.extra_info[METRIC_SCALE] = self._mini_batches(len(batch)) / max(self.step.routed_tokens, 1)
             batch.extra_info[MEASURE_BRANCHES] = self._is_due(self.srpo.grad_norm_freq)
         batch = super()._update_actor(batch, metrics)
         for key in [key for key in metrics if key.startswith("actor/srpo/")]:
             metrics[key.removeprefix("actor/")] = metrics.pop(key)
+        if logit_loss and "srpo/sdpo_loss" not in metrics:
+            raise RuntimeError(
+                f"{len(self.step.prompts)} rollouts are routed to the teacher, but the update reports no loss on them "
+                "(srpo/sdpo_loss): the workers do not run SRPO's objective, and training would go on as GRPO"
+            )
         return batch
 
     def _is_due(self, frequency: int) -> bool:

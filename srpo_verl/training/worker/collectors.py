@@ -14,11 +14,12 @@ import torch
 from tensordict import TensorDict
 
 from srpo_verl.config import SRPOConfig
-from srpo_verl.core import student_topk, target_statistics, topk_targets, trust_region_logits
+from srpo_verl.core import student_topk, target_statistics, topk_targets
 from srpo_verl.training.fields import (
     ROUTED,
     TEACHER_ENTROPY,
     TEACHER_LOG_PROBS,
+    TEACHER_SAMPLED,
     TOPK_IDS,
     from_lengths,
     lengths_of,
@@ -26,6 +27,7 @@ from srpo_verl.training.fields import (
     require,
 )
 from srpo_verl.training.worker.logits_hook import LogitsHook
+from srpo_verl.variants import VariantError
 
 
 class Collector(LogitsHook):
@@ -69,13 +71,21 @@ class StudentTopK(Collector):
 
 
 class TeacherTargets(Collector):
-    """Teacher log-probs at the ids, and the full-vocabulary entropy, for the responses of routed rows.
+    """The teacher's log-probs of the sampled tokens and its full-vocabulary entropy; for a loss also at the top-K ids.
 
-    `student_forward`, for the trust-region teacher, returns the actor's logits of the same micro-batch.
+    `student_forward`, for a teacher that mixes logits, returns the actor's logits of the same micro-batch.
+    `sampled_only` leaves out what only the loss needs.
     """
 
-    def __init__(self, srpo: SRPOConfig, student_forward: Callable[[TensorDict], torch.Tensor] | None = None):
+    def __init__(
+        self,
+        srpo: SRPOConfig,
+        student_forward: Callable[[TensorDict], torch.Tensor] | None = None,
+        *,
+        sampled_only: bool = False,
+    ):
         self.srpo, self.student_forward = srpo, student_forward
+        self.sampled_only = sampled_only or not srpo.logit_loss
 
     def row_lengths(self, data: TensorDict) -> torch.Tensor:
         return lengths_of(data["responses"])
@@ -83,19 +93,29 @@ class TeacherTargets(Collector):
     def collect(self, logits: torch.Tensor, data: TensorDict) -> dict[str, torch.Tensor]:
         srpo = self.srpo
         rows = prediction_positions(data["input_ids"], self.row_lengths(data))
+        sampled = data["responses"].values().long().unsqueeze(-1).to(logits.device)
         if self.student_forward is not None:
-            student = self.student_forward(data)
-            logits = trust_region_logits(logits[rows], student[rows], mix=srpo.teacher.trust_region_mix)
+            logits = self._mixed(logits[rows], self.student_forward(data)[rows])
             rows = torch.arange(rows.shape[0], device=rows.device)
-        if srpo.logit_loss and srpo.support == "teacher":
-            ids, log_probs, entropy = topk_targets(logits, rows, srpo.topk, chunk_size=srpo.chunk_size)
-            return {TOPK_IDS: ids.to(torch.int32), **_targets(log_probs, entropy)}
-        ids = data[TOPK_IDS].values().long()
-        return _targets(*target_statistics(logits, rows, ids, chunk_size=srpo.chunk_size))
+        if self.sampled_only:
+            return _answers(*target_statistics(logits, rows, sampled, chunk_size=srpo.chunk_size))
+        if srpo.support == "teacher":
+            ids, log_probs, entropy = topk_targets(logits, rows, srpo.topk, also=sampled, chunk_size=srpo.chunk_size)
+            return {TOPK_IDS: ids.to(torch.int32), **_answers(log_probs, entropy)}
+        ids = torch.cat([data[TOPK_IDS].values().long(), sampled], dim=-1)
+        return _answers(*target_statistics(logits, rows, ids, chunk_size=srpo.chunk_size))
+
+    def _mixed(self, teacher: torch.Tensor, student: torch.Tensor) -> torch.Tensor:
+        variant = self.srpo.variant("teacher")
+        assert variant.mix_logits is not None
+        mixed = variant.mix_logits(teacher, student.detach(), self.srpo)
+        if not isinstance(mixed, torch.Tensor) or mixed.shape != teacher.shape:
+            raise VariantError(f"{variant}: mix_logits must give logits of shape {tuple(teacher.shape)}")
+        return mixed
 
 
 class KeepLogits(Collector):
-    """Keeps the packed logits (nnz, V) of the last micro-batch, for the trust-region teacher."""
+    """Keeps the packed logits (nnz, V) of the last micro-batch, for a teacher that mixes logits."""
 
     logits: torch.Tensor
 
@@ -107,5 +127,9 @@ class KeepLogits(Collector):
         return {}
 
 
-def _targets(log_probs: torch.Tensor, entropy: torch.Tensor) -> dict[str, torch.Tensor]:
-    return {TEACHER_LOG_PROBS: log_probs.float(), TEACHER_ENTROPY: entropy.float()}
+def _answers(log_probs: torch.Tensor, entropy: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Log-probs (tokens, K + 1), of which the last are those of the sampled tokens, as fields."""
+    fields = {TEACHER_SAMPLED: log_probs[:, -1].float(), TEACHER_ENTROPY: entropy.float()}
+    if log_probs.shape[1] > 1:
+        fields[TEACHER_LOG_PROBS] = log_probs[:, :-1].float()
+    return fields

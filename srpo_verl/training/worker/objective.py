@@ -31,8 +31,11 @@ from srpo_verl.training.fields import (
     require,
 )
 from srpo_verl.training.worker.logits_hook import LogitsHook
+from srpo_verl.variants import VariantError
 
 DIVERGENCE = "srpo_divergence"
+# Set by the driver: rows of the batch are routed, so a divergence without a value is a fault.
+ANY_ROUTED = "srpo_any_routed"
 # Set by the driver: scales sums over routed tokens so that verl's reductions give their mean over the batch.
 METRIC_SCALE = "srpo_metric_scale"
 
@@ -46,6 +49,19 @@ class SRPOObjective(LogitsHook):
     def __init__(self, actor_config: ActorConfig, srpo: SRPOConfig):
         self.actor_config, self.srpo = actor_config, srpo
         self.branch: str | None = None
+        self.variant = srpo.variant("divergence")
+
+    def _of_buckets(self, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+        return self.variant(student, teacher, self.srpo)
+
+    def _named(self, *args: Any, **options: Any) -> torch.Tensor:
+        """`logit_divergence`, whose complaints about the divergence name it."""
+        try:
+            return logit_divergence(*args, **options)
+        except VariantError:
+            raise
+        except (ValueError, RuntimeError) as error:
+            raise VariantError(f"{self.variant}: {error}") from error
 
     def on_logits(self, logits: torch.Tensor, data: TensorDict) -> dict[str, torch.Tensor]:
         return {DIVERGENCE: self.divergence(logits, data).unsqueeze(0)}
@@ -55,7 +71,13 @@ class SRPOObjective(LogitsHook):
     ) -> tuple[torch.Tensor, dict[str, Any]]:
         loss, metrics = ppo_loss(self.actor_config, model_output, data, dp_group)
         if DIVERGENCE not in model_output:
-            return loss, metrics
+            if not tu.get_non_tensor_data(data, ANY_ROUTED, False):
+                return loss, metrics
+            raise RuntimeError(
+                "rollouts are routed to the teacher, but verl's engine did not hand over the logits "
+                "(`distillation_use_topk`), so the run would go on as GRPO without a word; is this the verl that "
+                "srpo_verl is tested with?"
+            )
         distillation, distillation_metrics = self.distillation_loss(model_output, data)
         metrics.update(distillation_metrics)
         if self.branch == "grpo":
@@ -75,15 +97,16 @@ class SRPOObjective(LogitsHook):
         if kept.numel() == 0:
             return per_token
         source = _undivided(logits)
-        values = logit_divergence(
+        values = self._named(
             logits if source is None else source,
             positions[kept],
             ids.values()[kept].long(),
             teacher.values()[kept],
-            alpha=self.srpo.alpha,
+            divergence=self._of_buckets,
             add_tail=self.srpo.add_tail,
             chunk_size=self.srpo.chunk_size,
             sparse_gradient=source is not None,
+            check_finite=not self.variant.built_in,
         )
         return per_token.to(values.dtype).index_put((positions[kept],), values)
 

@@ -1,15 +1,15 @@
-"""The teacher's weights: a third engine beside actor and reference, and the EMA that moves it.
+"""The teacher's weights: a third engine beside actor and reference, and what moves it once per training step.
 
-    teacher <- (1 - rate) teacher + rate actor          once per training step (SDPO, arXiv 2601.20802)
-
-Each rank updates its own shards; nothing is gathered. The teacher is kept in float32: in bfloat16 a step of 0.05 is
+Each rank moves its own shards; nothing is gathered. The teacher is kept in float32: in bfloat16 an EMA step of 0.05 is
 rounded away.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from copy import deepcopy
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import nn
@@ -23,15 +23,19 @@ from verl.workers.engine_workers import TrainingWorker
 _PIECE = 2**20
 
 
-def build_teacher(actor: TrainingWorker) -> TrainingWorker:
-    """A forward-only engine with the actor's model and its current weights, on the actor's mesh."""
+def build_teacher(actor: TrainingWorker, path: str | None = None) -> TrainingWorker:
+    """A forward-only engine with the actor's model on the actor's mesh.
+
+    Args:
+        path: a Hugging Face folder or name whose weights it starts from; None: the actor's current ones.
+    """
     engine_config = deepcopy(actor.config.engine_config)
     for name, value in (("forward_only", True), ("model_dtype", "fp32"), ("use_dynamic_bsz", True)):
         object.__setattr__(engine_config, name, value)  # a frozen dataclass of verl's; this copy is ours
     teacher = TrainingWorker(
         TrainingWorkerConfig(
             model_type=actor.config.model_type,
-            model_config=deepcopy(actor.config.model_config),
+            model_config=_model_config(actor, path),
             engine_config=engine_config,
             optimizer_config=None,
             checkpoint_config=CheckpointConfig(save_contents=["model"], load_contents=["model"]),
@@ -41,13 +45,28 @@ def build_teacher(actor: TrainingWorker) -> TrainingWorker:
     teacher.reset()
     for parameter in teacher.engine.module.parameters():
         parameter.requires_grad_(False)
-    move_towards(teacher.engine.module, actor.engine.module, rate=1.0)
+    if path is None:
+        move(teacher.engine.module, actor.engine.module, lambda target, source: target.copy_(source))
     return teacher
 
 
+def _model_config(actor: TrainingWorker, path: str | None) -> Any:
+    if path is None:
+        return deepcopy(actor.config.model_config)
+    config = replace(actor.config.model_config, path=path, local_path=None, hf_config_path=None)
+    theirs, ours = actor.config.model_config.hf_config, config.hf_config
+    for key in ("architectures", "vocab_size", "hidden_size", "num_hidden_layers"):
+        its, actors = getattr(ours, key, None), getattr(theirs, key, None)
+        if its != actors:
+            raise ValueError(
+                f"srpo.teacher.path={path} has {key}={its}, the actor {actors}: it must be of one architecture"
+            )
+    return config
+
+
 @torch.no_grad()
-def move_towards(teacher: nn.Module, actor: nn.Module, *, rate: float) -> None:
-    """teacher <- (1 - rate) teacher + rate actor, shard by shard, in place.
+def move(teacher: nn.Module, actor: nn.Module, step: Callable[[torch.Tensor, torch.Tensor], object]) -> None:
+    """Call `step(target, source)` on each pair of shards, to change the teacher's in place.
 
     Raises:
         RuntimeError: the two modules do not have the same parameters.
@@ -55,7 +74,7 @@ def move_towards(teacher: nn.Module, actor: nn.Module, *, rate: float) -> None:
     _reshard(teacher)
     _reshard(actor)
     for target, source in _pairs(teacher, actor):
-        target.lerp_(source.to(device=target.device, dtype=target.dtype), rate)
+        step(target, source.to(device=target.device, dtype=target.dtype))
 
 
 @torch.no_grad()

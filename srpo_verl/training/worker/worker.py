@@ -1,8 +1,8 @@
 """verl's actor-rollout-reference worker, with a teacher and SRPO's loss. Nothing of verl's worker is copied.
 
 Additions to the remote calls: `compute_log_prob` also returns the student's top-K ids of routed rows,
-`compute_teacher_targets` and `compute_shown_log_probs` are new, and `update_actor` ends with the teacher's EMA. The
-teacher is saved and restored with the checkpoint, in the folder `teacher` beside `actor`.
+`compute_teacher_targets` and `compute_shown_log_probs` are new, and `update_actor` ends with the teacher's step. A
+teacher that moves is saved and restored with the checkpoint, in the folder `teacher` beside `actor`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 
 import torch
 from tensordict import TensorDict
@@ -19,33 +18,34 @@ from verl.single_controller.base.decorator import Dispatch, make_nd_compute_data
 from verl.utils import tensordict_utils as tu
 from verl.workers.engine_workers import ActorRolloutRefWorker, TrainingWorker
 
-from srpo_verl.config import SRPOConfig, settings
+from srpo_verl.config import settings
 from srpo_verl.training.fields import (
     ROUTED,
     SHOWN,
     SHOWN_LOG_PROBS,
-    TEACHER_LOG_PROBS,
     TEACHER_PROMPTS,
+    TEACHER_SAMPLED,
     TOPK_IDS,
     from_lengths,
-    lengths_of,
     require,
 )
 from srpo_verl.training.rollout.weight_socket import of_this_run
 from srpo_verl.training.worker.branch_gradients import branch_gradient_norms
 from srpo_verl.training.worker.collectors import Collector, KeepLogits, StudentTopK, TeacherTargets
-from srpo_verl.training.worker.objective import SRPOObjective
-from srpo_verl.training.worker.teacher import build_teacher, distance, move_towards
+from srpo_verl.training.worker.objective import ANY_ROUTED, SRPOObjective
+from srpo_verl.training.worker.teacher import build_teacher, distance, move
+from srpo_verl.variants import VariantError
 
-# Flags that the driver puts on a batch.
-ANY_ROUTED = "srpo_any_routed"
+# What the driver puts on a batch.
 COLLECT_TOPK = "srpo_collect_topk"
 MEASURE_BRANCHES = "srpo_measure_branches"
+STEP = "srpo_step"
 
 
 class SRPOWorker(ActorRolloutRefWorker):
-    """`ActorRolloutRefWorker` of verl 0.9.1; its config subtree carries `srpo`."""
+    """verl's `ActorRolloutRefWorker`; its config subtree carries `srpo`. Subclasses may bring their own objective."""
 
+    objective_class: type[SRPOObjective] = SRPOObjective
     teacher: TrainingWorker | None = None
 
     @register(dispatch_mode=Dispatch.ONE_TO_ALL)
@@ -57,10 +57,10 @@ class SRPOWorker(ActorRolloutRefWorker):
         if self.actor is None or not self.srpo.distils:
             return
         if self.srpo.logit_loss:
-            self.objective = SRPOObjective(self.actor.loss_fn.keywords["config"], self.srpo)
+            self.objective = self.objective_class(self.actor.loss_fn.keywords["config"], self.srpo)
             self.actor.set_loss_fn(self.objective)
         if self.srpo.owns_teacher:
-            self.teacher = build_teacher(self.actor)
+            self.teacher = build_teacher(self.actor, self.srpo.teacher.path)
         self.set_dispatch_collect(mesh_name="teacher", **(self.teacher or self.actor).get_dispatch_collect())
 
     @register(dispatch_mode=make_nd_compute_dataproto_dispatch_fn(mesh_name="actor"))
@@ -73,28 +73,24 @@ class SRPOWorker(ActorRolloutRefWorker):
 
     @register(dispatch_mode=make_nd_compute_dataproto_dispatch_fn(mesh_name="teacher"))
     def compute_teacher_targets(self, data: TensorDict) -> TensorDict:
-        """Targets for rows with fields ROUTED, TEACHER_PROMPTS, `responses` and (if the ids are known) TOPK_IDS.
+        """The teacher on rows with fields ROUTED, TEACHER_PROMPTS, `responses` and (if the ids are known) TOPK_IDS.
 
         A row that is not routed is a filler that evens out the ranks: its response is left out.
         """
-        output = self._ask_teacher(self._teacher_batch(data, ROUTED), self.srpo)
+        output = self._ask_teacher(self._teacher_batch(data, ROUTED))
         return output.cpu() if output is not None else None
 
     @register(dispatch_mode=make_nd_compute_dataproto_dispatch_fn(mesh_name="teacher"))
     def compute_shown_log_probs(self, data: TensorDict) -> TensorDict:
         """The teacher's log-probs of the responses themselves, for rows with SHOWN, TEACHER_PROMPTS and `responses`."""
-        batch = self._teacher_batch(data, SHOWN)
-        tokens = batch["responses"]
-        batch[TOPK_IDS] = from_lengths(tokens.values().to(torch.int32).unsqueeze(-1), lengths_of(tokens))
-        # The ids are given, whatever the loss takes its support from.
-        output = self._ask_teacher(batch, replace(self.srpo, support="student"))
+        output = self._ask_teacher(self._teacher_batch(data, SHOWN), sampled_only=True)
         if output is None:
             return None
-        return tu.get_tensordict({SHOWN_LOG_PROBS: output[TEACHER_LOG_PROBS].cpu()}, {})
+        return tu.get_tensordict({SHOWN_LOG_PROBS: output[TEACHER_SAMPLED].cpu()}, {})
 
     @register(dispatch_mode=make_nd_compute_dataproto_dispatch_fn(mesh_name="actor"))
     def update_actor(self, data: TensorDict) -> TensorDict:
-        any_routed = tu.pop(data, key=ANY_ROUTED, default=False)
+        any_routed, step = tu.get(data, ANY_ROUTED, False), tu.pop(data, key=STEP, default=0)
         measure = tu.pop(data, key=MEASURE_BRANCHES, default=False)
         tu.assign_non_tensor(data, distillation_use_topk=any_routed)
         norms = branch_gradient_norms(self.actor, self.objective, data) if any_routed and measure else {}
@@ -103,9 +99,7 @@ class SRPOWorker(ActorRolloutRefWorker):
         skipped = [not math.isfinite(norm) for norm in tu.get(output, "metrics")["grad_norm"]]
         extra = {**norms, "srpo/skipped_updates": float(sum(skipped))}
         if self.teacher is not None:
-            if self.srpo.teacher.kind == "ema" and not all(skipped):
-                move_towards(self.teacher.engine.module, self.actor.engine.module, rate=self.srpo.teacher.ema_rate)
-            extra["srpo/teacher_distance"] = distance(self.teacher.engine.module, self.actor.engine.module)
+            extra["srpo/teacher_distance"] = self._step_teacher(step, updated=not all(skipped))
         tu.assign_non_tensor(output, metrics={**tu.get(output, "metrics"), **extra})
         return output
 
@@ -126,20 +120,31 @@ class SRPOWorker(ActorRolloutRefWorker):
         folder = _beside(local_path)
         if not os.path.isdir(folder):
             raise FileNotFoundError(
-                f"the checkpoint has no teacher ({folder} is missing), so its EMA cannot go on. Resume with the config "
+                f"the checkpoint has no teacher ({folder} is missing), so it cannot go on. Resume with the config "
                 "that wrote it, or set srpo.teacher.kind to live or frozen."
             )
         teacher.load_checkpoint(folder, _beside(hdfs_path) if hdfs_path else None, del_local_after_load)
 
     def _moving_teacher(self) -> TrainingWorker | None:
         """The teacher, if its weights are state of the run: frozen ones are the initial model's."""
-        return self.teacher if self.srpo.distils and self.srpo.teacher.kind == "ema" else None
+        return self.teacher if self.srpo.moves_teacher else None
 
-    def _ask_teacher(self, batch: TensorDict, srpo: SRPOConfig) -> TensorDict | None:
+    def _step_teacher(self, step: int, *, updated: bool) -> float:
+        """Move the teacher if the actor was updated; the distance between the two. Collective."""
+        assert self.teacher is not None
+        variant, modules = self.srpo.variant("teacher"), (self.teacher.engine.module, self.actor.engine.module)
+        if updated and variant.function is not None:
+            move(*modules, lambda target, source: variant(target, source, step, self.srpo))
+        found = distance(*modules)
+        if updated and not math.isfinite(found):
+            raise VariantError(f"{variant} left the teacher with weights that are not finite, in step {step}")
+        return found
+
+    def _ask_teacher(self, batch: TensorDict, *, sampled_only: bool = False) -> TensorDict | None:
         """One forward pass; None on a rank that does not collect."""
         teacher = self.teacher or self.actor
-        student_forward = self._student_logits if srpo.teacher.kind == "trust_region" else None
-        with _loss_function(teacher, TeacherTargets(srpo, student_forward)):
+        student_forward = self._student_logits if self.srpo.variant("teacher").mix_logits else None
+        with _loss_function(teacher, TeacherTargets(self.srpo, student_forward, sampled_only=sampled_only)):
             return teacher.infer_batch(batch)
 
     def _teacher_batch(self, data: TensorDict, asked: str) -> TensorDict:

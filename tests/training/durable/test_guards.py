@@ -47,7 +47,7 @@ SICK = {
     "unrouted": {"srpo/routed_share": 0.0},
     "unmixed": {"srpo/groups/mixed": 0.0, "srpo/routed_share": 0.0},
     "idle_teacher": {"srpo/teacher_distance": 0.0},
-    "branch_gradient": {**BRANCHES, "srpo/grad_norm/grpo": 0.0},
+    "branch_gradient": {**BRANCHES, "srpo/grpo/with_advantage": 0.5, "srpo/grad_norm/grpo": 0.0},
 }
 
 
@@ -122,13 +122,12 @@ def test_gap_of_training_and_validation():
     ("config", "changes"),
     [
         # A solved task: teacher and actor do move on, every group is correct.
-        ({"rows": "none", "policy_gradient": "all"}, {"srpo/routed_share": 0.0}),
+        ({"route": "none", "policy_gradient": "all"}, {"srpo/routed_share": 0.0}),
         ({"teacher": {"kind": "frozen"}}, {"srpo/teacher_distance": 0.0}),
         ({"teacher": {"ema_rate": 1.0}}, {"srpo/teacher_distance": 0.0}),
         ({}, {"actor/lr": 0.0, "srpo/teacher_distance": 0.0}),
         ({}, {"actor/grad_norm": 0.0, "srpo/teacher_distance": 0.0}),
-        ({"rows": "all"}, {"srpo/grad_norm/grpo": 0.0, "srpo/grad_norm/sdpo": 1.0}),
-        ({"policy_gradient": "none"}, {"srpo/grad_norm/grpo": 0.0, "srpo/grad_norm/sdpo": 1.0}),
+        ({}, {"srpo/grad_norm/grpo": 0.0, "srpo/grad_norm/sdpo": 1.0, "srpo/grpo/with_advantage": 0.0}),
         ({}, {"srpo/grad_norm/sdpo": 0.0, "srpo/grad_norm/grpo": 1.0, "srpo/routed_tokens": 0.0}),
     ],
 )

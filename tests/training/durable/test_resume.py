@@ -143,7 +143,7 @@ def test_a_damaged_checkpoint_that_is_named_is_refused(case):
 def test_a_checkpoint_without_a_teacher(case):
     case.save(2, "srpo.teacher.kind=frozen")
     (problem,) = case.plan("trainer.resume_mode=auto").problems
-    assert "has no teacher, so its EMA cannot go on" in problem
+    assert "has no teacher, so it cannot go on" in problem
     assert case.plan("trainer.resume_mode=auto", "srpo.teacher.kind=live").problems == []
 
 

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from srpo_verl.config import SRPOConfig, TeacherConfig
+from srpo_verl.config import SRPOConfig
 from srpo_verl.training.step.routing_plan import Rollout, build_plan, rollout_of
 from srpo_verl.training.step.step_metrics import routing_metrics
 
@@ -52,7 +52,7 @@ def test_padding_rows_are_nobodys_sibling():
     assert plan.counted.tolist() == [True, True, False, False]
     assert plan.groups.groups == 1
     rewards = torch.tensor([0.0, 0.0, 1.0, 1.0])
-    assert plan.advantages(rewards, normalize_by_std=False).tolist() == [0, 0, 0, 0]
+    assert plan.advantages(rewards, SRPO, normalize_by_std=False).tolist() == [0, 0, 0, 0]
 
 
 def test_the_verdict_is_acc_and_shaped_scores_do_not_change_it():
@@ -80,7 +80,7 @@ def test_an_undecided_verdict_counts_nowhere(bad):
     rows = [*group("x", [1, 0, 0]), rollout("x_3_0", **bad)]
     plan = build_plan(rows, SRPO)
     assert plan.routed.tolist() == [False, True, True, False]
-    advantages = plan.advantages(torch.tensor([1.0, 0.0, 0.0, bad["score"]]), normalize_by_std=False)
+    advantages = plan.advantages(torch.tensor([1.0, 0.0, 0.0, bad["score"]]), SRPO, normalize_by_std=False)
     torch.testing.assert_close(advantages, torch.tensor([2 / 3, -1 / 3, -1 / 3, 0.0]))
     assert routing_metrics(plan)["srpo/infra_errors"] == 1
 
@@ -98,14 +98,14 @@ def test_several_outputs_per_session_count_once_and_share_the_advantage():
     assert plan.counted.tolist() == [False, True, False, False, True]
     assert plan.routed.tolist() == [False, False, False, False, True]
     assert int(plan.routing.demonstration[4]) == 1
-    advantages = plan.advantages(torch.tensor([1.0, 1.0, 0.0, 0.0, 0.0]), normalize_by_std=False)
+    advantages = plan.advantages(torch.tensor([1.0, 1.0, 0.0, 0.0, 0.0]), SRPO, normalize_by_std=False)
     assert advantages.tolist() == [0.5, 0.5, -0.5, -0.5, -0.5]
 
 
 def test_feedback_only_when_asked_for():
     rows = [rollout(f"x_{n}_0", 0.0, reward_info={"feedback": text}) for n, text in enumerate(["Wrong sign.", " "])]
     assert not build_plan(rows, SRPO).routed.any()
-    plan = build_plan(rows, SRPOConfig(teacher=TeacherConfig(use_feedback=True)))
+    plan = build_plan(rows, SRPOConfig(providers=["sibling", "feedback"]))
     assert plan.routed.tolist() == [True, False]
     assert plan.routing.demonstration.tolist() == [-1, -1]
 

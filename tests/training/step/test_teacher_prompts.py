@@ -71,7 +71,7 @@ def test_a_long_demonstration_is_shortened_and_counted(tokenizer):
 
 
 def test_feedback_stands_in_for_a_missing_sibling_and_does_not_join_one(tokenizer):
-    srpo = SRPOConfig(teacher=TeacherConfig(use_feedback=True))
+    srpo = SRPOConfig(providers=["sibling", "feedback"])
     rows = [
         Rollout("x_0_0", 0.0, 5, reward_info={"feedback": "Wrong sign."}),
         Rollout("x_1_0", 1.0, 5),

@@ -124,7 +124,7 @@ def test_nothing_routed_is_the_policy_gradient_alone(model):
 
 def test_our_grpo_is_plain_verl_grpo(model):
     """The same batch through `grpo` and through verl's own worker and loss: the same weights, bit for bit."""
-    grpo = ["srpo.rows=none", "srpo.policy_gradient=all"]
+    grpo = ["srpo.route=none", "srpo.policy_gradient=all"]
     ours = run_ranks(scenarios.policy_gradient_update, 1, model, None, grpo)
     vanilla = ["actor_rollout_ref.actor.policy_loss.loss_mode=vanilla"]
     theirs = run_ranks(scenarios.policy_gradient_update, 1, model, None, vanilla, plain_verl=True)

@@ -23,7 +23,7 @@ SETTINGS = [
 ]
 CASES = {name: method_overrides(name) for name in METHODS}
 CASES["teacher_support"] = ["srpo.support=teacher", "srpo.alpha=0.3", "srpo.beta=3", "srpo.teacher.ema_rate=0.5"]
-CASES["live_teacher"] = ["srpo.teacher.kind=live", "srpo.rows=all"]
+CASES["live_teacher"] = ["srpo.teacher.kind=live", "srpo.route=all"]
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 

@@ -27,7 +27,7 @@ def test_method_of_each_config(name, method, tmp_path):
     settings = compose(name)
     assert method_of(Run(tmp_path, [], settings, {}, 1, tmp_path)) == method
     if name == "srpo_tiny":
-        settings.srpo.rows, settings.srpo.policy_gradient = "none", "all"
+        settings.srpo.route, settings.srpo.policy_gradient = "none", "all"
         assert method_of(Run(tmp_path, [], settings, {}, 1, tmp_path)) == "GRPO"
 
 

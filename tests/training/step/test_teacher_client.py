@@ -1,6 +1,4 @@
-"""The traffic of `measure_gain`: which rows go to which rank, and whose log-probs come back, with a queue in memory."""
-
-from types import SimpleNamespace
+"""The teacher's traffic: which rows go to which rank, and whose log-probs come back, with a queue in memory."""
 
 import pytest
 import torch
@@ -9,7 +7,9 @@ from tensordict import TensorDict
 from srpo_verl.config import settings
 from srpo_verl.core import TeacherPrompt
 from srpo_verl.training.fields import SHOWN, SHOWN_LOG_PROBS, TEACHER_PROMPTS, jagged
-from srpo_verl.training.step import teacher_pass
+from srpo_verl.training.step import teacher_client
+from srpo_verl.training.step.teacher_client import TeacherClient
+from srpo_verl.training.step.teacher_gain import shown_siblings, teacher_gain
 from tests.training.rows import make_batch
 
 EOS = 1
@@ -60,17 +60,17 @@ class Workers:
             self.asked.append((key, bool(shown)))
             if not shown:
                 assert prompt.tolist() == [EOS]
-            found.append(log_probs(prompt, response if shown else response[:0])[:, None])
+            found.append(log_probs(prompt, response if shown else response[:0]))
         self.queue.put(meta, {SHOWN_LOG_PROBS: jagged(found)})
 
 
 @pytest.mark.parametrize("ranks", [1, 4])
-@pytest.mark.parametrize("rows", ["incorrect", "all"])
-def test_gain_of_the_siblings_that_are_shown_whole(monkeypatch, ranks, rows):
-    srpo = settings({"rows": rows, "policy_gradient": "none" if rows == "all" else "unrouted"})
+@pytest.mark.parametrize("route", ["incorrect", "all"])
+def test_gain_of_the_siblings_that_are_shown_whole(monkeypatch, ranks, route):
+    srpo = settings({"route": route, "policy_gradient": "none" if route == "all" else "unrouted"})
     batch, queue = make_batch(vocabulary=50, srpo=srpo), Queue()
-    monkeypatch.setattr(teacher_pass, "put_fields", queue.put)
-    monkeypatch.setattr(teacher_pass, "get_fields", queue.get)
+    monkeypatch.setattr(teacher_client, "put_fields", queue.put)
+    monkeypatch.setattr(teacher_client, "get_fields", queue.get)
     meta = Meta(f"row{row}" for row in range(len(batch)))
     old = [-0.01 * response.float() for response in batch.responses]
     queue.put(meta, {"responses": jagged(batch.responses), "old_log_probs": jagged(old)})
@@ -79,28 +79,21 @@ def test_gain_of_the_siblings_that_are_shown_whole(monkeypatch, ranks, rows):
     siblings = sorted(set(sibling_of.values()))
     cut = siblings[0]
     shared = {s: TeacherPrompt([7, 9, s + 2], truncated=s == cut) for s in siblings}
-    rollout = SimpleNamespace(temperature=1.0, log_prob_max_token_len_per_gpu=64)
-    trainer = SimpleNamespace(
-        srpo=srpo,
-        plan=batch.plan,
-        prompts={row: shared[sibling] for row, sibling in sibling_of.items()},
-        tokenizer=SimpleNamespace(eos_token_id=EOS),
-        config=SimpleNamespace(actor_rollout_ref=SimpleNamespace(rollout=rollout)),
-        actor_rollout_wg=Workers(queue, ranks),
-    )
-    found = teacher_pass.measure_gain(trainer, meta, batch.responses, batch.masks)
+    prompts = {row: shared[sibling] for row, sibling in sibling_of.items()}
+    workers = Workers(queue, ranks)
+    client = TeacherClient(srpo, workers, temperature=1.0, max_token_len_per_gpu=64, filler_id=EOS)
+    shown = shown_siblings(batch.plan, prompts)
+    answers = client.log_probs_of_shown(meta, shown, batch.responses)
+    gain = teacher_gain(*answers, [batch.masks[row] for row in shown])
 
     differences = [
         (log_probs(torch.tensor([7, 9, s + 2]), batch.responses[s]) - old[s])[batch.masks[s].bool()]
         for s in siblings
         if s != cut
     ]
-    assert found == {"srpo/teacher_gain": pytest.approx(torch.cat(differences).mean().item(), abs=1e-6)}
-    asked = trainer.actor_rollout_wg.asked
+    assert gain == pytest.approx(torch.cat(differences).mean().item(), abs=1e-6)
+    asked = workers.asked
     assert sorted(key for key, shown in asked if shown) == sorted(f"row{s}" for s in siblings if s != cut)
     assert len(asked) % ranks == 0
     assert TEACHER_PROMPTS in queue.rows[f"row{siblings[1]}"]
     assert SHOWN not in queue.rows[f"row{cut}"] or (f"row{cut}", False) in asked
-
-    trainer.prompts = dict.fromkeys(sibling_of, shared[cut])
-    assert teacher_pass.measure_gain(trainer, meta, batch.responses, batch.masks) == {}
