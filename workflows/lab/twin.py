@@ -164,7 +164,7 @@ class Twin:
     @torch.no_grad()
     def teacher_gain(self, batch: Batch) -> float | None:
         """`srpo/teacher_gain` of the weights as they are; None if nothing is shown to the teacher."""
-        siblings = {int(batch.plan.routing.demonstration[row]): row for row in batch.teacher_prompts}
+        siblings = {int(batch.plan.routing.demonstration[row]): row for row in batch.plan.routed_rows()}
         shown = {sibling: batch.teacher_prompts[row] for sibling, row in siblings.items() if sibling >= 0}
         if not shown:
             return None

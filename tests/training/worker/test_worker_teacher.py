@@ -89,7 +89,7 @@ def test_log_probs_of_what_the_teacher_is_shown(model, overrides):
     for row, found in zip(rows[:-1], result["found"], strict=False):
         with torch.no_grad():
             logits = [naive_step.response_logits(m, batch.teacher_prompts[row], batch.responses[row]) for m in parts]
-        expected = torch.stack(logits).mean(0).log_softmax(-1).gather(-1, batch.responses[row][:, None])
+        expected = torch.stack(logits).mean(0).log_softmax(-1).gather(-1, batch.responses[row][:, None]).squeeze(-1)
         torch.testing.assert_close(found.double(), expected, atol=1e-4, rtol=1e-4)
     assert result["found"][-1].numel() == 0
 

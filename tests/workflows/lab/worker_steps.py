@@ -9,7 +9,7 @@ import torch
 from verl.workers.utils.padding import response_from_nested
 
 from srpo_verl.config import SRPOConfig
-from srpo_verl.training.fields import TEACHER_ENTROPY, TEACHER_LOG_PROBS
+from srpo_verl.training.fields import TEACHER_SAMPLED
 from srpo_verl.training.worker.worker import SRPOWorker
 from tests.training import rows as build
 from tests.training.scenarios import VOCABULARY, gradient, step_fields, weights
@@ -18,10 +18,7 @@ from tests.training.worker_process import worker_config
 
 def make_batch(srpo: SRPOConfig, step: int) -> build.Batch:
     """The batch of a step, its advantages before the mix included."""
-    batch = build.make_batch(vocabulary=VOCABULARY, srpo=srpo, seed=step)
-    if srpo.policy_gradient == "none":
-        batch.advantages = [torch.zeros_like(row) for row in batch.advantages]
-    return batch
+    return build.make_batch(vocabulary=VOCABULARY, srpo=srpo, seed=step)
 
 
 def every_method(_: Any, rank: int, world: int, payload: dict[str, Any]) -> dict[str, Any]:
@@ -67,12 +64,10 @@ def mixed_fields(worker: SRPOWorker, batch: build.Batch) -> dict[str, list[torch
     old = list(response_from_nested(worker.compute_log_prob(data)["log_probs"], data["response_mask"]).unbind())
     routed, mix = batch.plan.routed_rows(), worker.srpo.advantage_mix
     if routed:
-        sampled = [response.to(torch.int32)[:, None] for response in batch.responses]
-        answer = worker.compute_teacher_targets(build.teacher_batch(batch, routed, sampled))
-        assert set(answer.keys()) >= {TEACHER_ENTROPY, TEACHER_LOG_PROBS}
+        answer = worker.compute_teacher_targets(build.teacher_batch(batch, routed, None))
         batch.advantages = [(1 - mix) * row for row in batch.advantages]
         for place, row in enumerate(routed):
-            log_q = answer[TEACHER_LOG_PROBS].unbind()[place][:, 0]
+            log_q = answer[TEACHER_SAMPLED].unbind()[place]
             batch.advantages[row] = batch.advantages[row] + mix * (log_q - old[row]) * batch.masks[row]
     return {
         "old_log_probs": old,
