@@ -1,12 +1,16 @@
 """What is refused before Ray starts, and with which words."""
 
+import json
 import os
 
 import pandas as pd
 import pytest
+from verl.trainer.ppo.v1.trainer_base import TRAINER_REGISTRY, register_trainer
 
+from srpo_verl import register
 from srpo_verl.launch.preflight import RAY_HISTORY, Preflight, check
 from srpo_verl.training.durable.run_record import differences_from_paper
+from srpo_verl.variants import names
 from tests.compose import compose
 from tests.training import tiny_model
 
@@ -73,6 +77,42 @@ def test_a_good_config_passes(good):
 def test_refused_in_a_sentence(good, key, value, says):
     problems, _ = problems_and_warnings(good, **{key: value})
     assert any(says in problem for problem in problems), problems
+
+
+def test_one_rollout_per_prompt_is_enough_where_something_else_teaches(good):
+    problems, _ = problems_and_warnings(
+        good, actor_rollout_ref__rollout__n=1, srpo__providers="[feedback]", data__train_batch_size=16
+    )
+    assert problems == []
+
+
+def test_a_column_that_a_provider_reads_must_be_there(good):
+    register.provider("hint of the preflight", columns=("hint",))(lambda rollouts, srpo: [None] * len(rollouts))
+    problems, _ = problems_and_warnings(good, srpo__providers="['hint of the preflight']")
+    assert any("lacks the column hint, which srpo.providers=hint of the preflight reads" in line for line in problems)
+
+
+def test_a_subclass_of_the_trainer_is_welcome(good):
+    from srpo_verl.training.step.trainer import SRPOTrainer
+
+    class Mine(SRPOTrainer):
+        """Registered with verl's own decorator here; `register.trainer` is for packages."""
+
+    register_trainer("mine of the preflight")(Mine)
+    try:
+        assert problems_and_warnings(good, trainer__v1__trainer_mode="'mine of the preflight'")[0] == []
+    finally:
+        del TRAINER_REGISTRY["mine of the preflight"]
+
+
+def test_an_unknown_variant_is_refused_by_name(good):
+    problems, _ = problems_and_warnings(good, srpo__divergence="skew")
+    assert problems == ["srpo.divergence='skew' is not one of jsd" + "".join(f", {n}" for n in names("divergence")[1:])]
+
+
+def test_differences_from_the_paper_can_be_written_down():
+    differing = differences_from_paper(compose("srpo", ["srpo.providers=[sibling,feedback]"]))
+    assert json.loads(json.dumps(differing))["srpo.providers"] == [["sibling"], ["sibling", "feedback"]]
 
 
 def test_short_max_model_len_is_warned_with_the_number(good):

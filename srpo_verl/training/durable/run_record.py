@@ -55,6 +55,7 @@ _SECRET = re.compile(r"(token|secret|password|passwd|api_?key|credential)s?$", r
 def differences_from_paper(config: DictConfig) -> dict[str, tuple[Any, Any]]:
     """Keys of Table 3 whose value differs, as {key: (paper, here)}."""
     found = {key: OmegaConf.select(config, key) for key in TABLE_3}
+    found = {key: OmegaConf.to_object(v) if OmegaConf.is_config(v) else v for key, v in found.items()}
     return {key: (TABLE_3[key], found[key]) for key in TABLE_3 if found[key] != TABLE_3[key]}
 
 
