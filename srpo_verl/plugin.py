@@ -62,9 +62,9 @@ def _import(name: str) -> Callable[[], object]:
 
 
 def _register_trainers() -> None:
-    """Ours, and those that packages bring (`srpo_verl.register.trainer`)."""
+    """Ours, and those that packages bring (`srpo_verl.register.trainer`); a subclass of ours registers itself."""
     importlib.import_module("srpo_verl.training.step.trainer")
-    from verl.trainer.ppo.v1.trainer_base import register_trainer
+    from verl.trainer.ppo.v1.trainer_base import TRAINER_REGISTRY
 
     from srpo_verl import variants
 
@@ -72,9 +72,13 @@ def _register_trainers() -> None:
         variant = variants.get("trainer", name)
         module, _, attribute = variant.function.partition(":")
         try:
-            register_trainer(name)(getattr(importlib.import_module(module), attribute))
-        except (ImportError, AttributeError, TypeError, ValueError) as error:
-            raise variants.VariantError(f"{variant}: {type(error).__name__}: {error}") from error
+            found = importlib.import_module(module)
+        except ImportError as error:
+            raise variants.VariantError(f"{variant} cannot be imported: {error}") from error
+        # A process may have begun with that very module, and is not through with it.
+        begun = getattr(found.__spec__, "_initializing", False)
+        if name not in TRAINER_REGISTRY and not begun:
+            raise variants.VariantError(f"{variant}: {attribute} is no subclass of SRPOTrainer in {module}")
 
 
 def without_gpu() -> bool:

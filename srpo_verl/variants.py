@@ -17,11 +17,12 @@ No torch and no verl in here: every process imports this module with the package
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import importlib
-import inspect
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar
@@ -52,12 +53,12 @@ class VariantError(ValueError):
 
 @dataclass(frozen=True)
 class Variant:
-    """A registered function. `origin` says where it comes from; `options` is the dataclass of its own settings."""
+    """A registered function. `place` is its `module:name`; `options` is the dataclass of its own settings."""
 
     kind: str
     name: str
     function: Any
-    origin: str
+    place: str
     options: type | None = None
     # What only some kinds have: `columns` and `section` of a provider, `own_weights` and `mix_logits` of a teacher.
     columns: tuple[str, ...] = ()
@@ -66,8 +67,23 @@ class Variant:
     mix_logits: Callable[..., Any] | None = None
 
     @property
+    def module(self) -> str:
+        return self.place.partition(":")[0]
+
+    @property
     def built_in(self) -> bool:
-        return self.origin.startswith(f"{BUILT_IN}:")
+        return self.module == BUILT_IN
+
+    @property
+    def origin(self) -> str:
+        """The place, and the package and version that it is of, or a hash of the module's file."""
+        if self.built_in:
+            return self.place
+        if package := _packages().get(self.module.partition(".")[0]):
+            return f"{self.place}, {package}"
+        file = getattr(sys.modules.get(self.module), "__file__", None)
+        content = Path(file).read_bytes() if file and Path(file).is_file() else b""
+        return f"{self.place}, sha256 {hashlib.sha256(content).hexdigest()[:12]}"
 
     def __str__(self) -> str:
         return f"{KEYS[self.kind]}={self.name} ({self.origin})"
@@ -80,15 +96,7 @@ class Variant:
             raise VariantError(f"{self} failed: {type(error).__name__}: {error}") from error
 
 
-@dataclass
-class _Registry:
-    variants: dict[tuple[str, str], Variant] = field(default_factory=dict)
-    # The distribution whose entry point is being imported, as "name version".
-    importing: str = ""
-    loaded: bool = False
-
-
-_registry = _Registry()
+_variants: dict[tuple[str, str], Variant] = {}
 
 
 class _Register:
@@ -157,7 +165,7 @@ def get(kind: str, name: str) -> Variant:
     """The variant of that name. Raises VariantError with the names there are."""
     _load()
     try:
-        return _registry.variants[kind, name]
+        return _variants[kind, name]
     except KeyError:
         raise VariantError(f"{KEYS[kind]}={name!r} is not one of {', '.join(names(kind))}") from None
 
@@ -165,7 +173,7 @@ def get(kind: str, name: str) -> Variant:
 def names(kind: str) -> list[str]:
     """Registered names, our own first."""
     _load()
-    return [name for of, name in _registry.variants if of == kind]
+    return [name for of, name in _variants if of == kind]
 
 
 def import_modules(modules: Iterable[str]) -> None:
@@ -198,54 +206,45 @@ def typed_options(variants: Iterable[Variant], options: Mapping[str, Any]) -> di
 
 def _adder(kind: str, name: str, **properties: Any) -> Callable[[F], F]:
     def add(function: F) -> F:
-        variant = Variant(kind, name, function, _origin(function, name), **properties)
-        before = _registry.variants.get((kind, name))
-        if before is not None and before.origin != variant.origin:
+        variant = Variant(kind, name, function, _place(function), **properties)
+        before = _variants.get((kind, name))
+        if before is not None and before.place != variant.place:
             raise VariantError(f"{variant} cannot be registered: there is {before} already; choose another name")
-        _registry.variants[kind, name] = variant
+        _variants[kind, name] = variant
         return function
 
     return add
 
 
-def _origin(function: Any, name: str) -> str:
-    """`module:function`, and which package and version it is of, or which content the module's file has."""
-    frame = inspect.currentframe()
-    while frame is not None and frame.f_globals.get("__name__") == __name__:
+def _place(function: Any) -> str:
+    """`module:name`; of a teacher without a function the module that registers it."""
+    if isinstance(function, str):
+        return function
+    if function is not None:
+        return f"{function.__module__}:{function.__qualname__}"
+    frame = sys._getframe()
+    while frame.f_back is not None and frame.f_globals.get("__name__") == __name__:
         frame = frame.f_back
-    caller = frame.f_globals if frame is not None else {}
-    module = getattr(function, "__module__", None) or caller.get("__name__", "?")
-    place = f"{module}:{function if isinstance(function, str) else getattr(function, '__qualname__', name)}"
-    if module == BUILT_IN:
-        return place
-    if _registry.importing:
-        return f"{place}, {_registry.importing}"
-    file = caller.get("__file__")
-    content = Path(file).read_bytes() if file and Path(file).is_file() else b""
-    return f"{place}, sha256 {hashlib.sha256(content).hexdigest()[:12]}"
+    return f"{frame.f_globals.get('__name__')}:none"
 
 
+@functools.cache
 def _load() -> None:
-    """Import our own variants, then those of installed packages; once."""
-    if _registry.loaded:
-        return
-    _registry.loaded = True
-    try:
-        importlib.import_module(BUILT_IN)
-        for point, distribution in _entry_points():
-            _registry.importing = distribution
-            _import(f"the entry point {point.name} of {distribution} (group {GROUP})", point.module)
-    except BaseException:
-        _registry.loaded = False
-        raise
-    finally:
-        _registry.importing = ""
+    """Import our own variants, then those of installed packages; once, unless it fails."""
+    importlib.import_module(BUILT_IN)
+    for point, package in _entry_points():
+        _import(f"the entry point {point.name} of {package} (group {GROUP})", point.module)
 
 
 def _entry_points() -> Iterator[tuple[metadata.EntryPoint, str]]:
     for point in sorted(metadata.entry_points(group=GROUP), key=lambda point: point.value):
-        distribution = f"{point.dist.name} {point.dist.version}" if point.dist else "an unknown package"
-        yield point, distribution
+        yield point, f"{point.dist.name} {point.dist.version}" if point.dist else "an unknown package"
+
+
+@functools.cache
+def _packages() -> dict[str, str]:
+    """Top-level module of each entry point: package and version."""
+    return {point.module.partition(".")[0]: package for point, package in _entry_points()}
 
 
 def _import(what: str, module: str) -> None:

@@ -76,6 +76,13 @@ class SRPOTrainer(DurableTrainer):
     worker_class: type[SRPOWorker] = SRPOWorker
     step: Step
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        place = f"{cls.__module__}:{cls.__qualname__}"
+        for name in variants.names("trainer"):
+            if variants.get("trainer", name).function == place:
+                register_trainer(name)(cls)
+
     def __init__(self, config):
         self.srpo = settings(config.srpo)
         self.watchdog = build_watchdog(self)
