@@ -111,7 +111,7 @@ def at_first_wrong_token(
         siblings = answers.correct[q].nonzero().flatten().tolist()
         if answers.correct[q, place] or not siblings or len(plain) == most:
             continue
-        found = _first_wrong(text, task)
+        found = first_wrong(text, task)
         if found is None:
             continue
         before, right = found
@@ -129,7 +129,8 @@ def at_first_wrong_token(
     return {"question": sum(plain) / len(plain), "sibling": sum(shown) / len(shown), "measured": len(plain)}
 
 
-def _first_wrong(text: str, task: Task) -> tuple[str, str] | None:
+def first_wrong(text: str, task: Task) -> tuple[str, str] | None:
+    """What stands before the first wrong result, and the right one; None if no line states one."""
     before = ""
     for line in text.split("\n"):
         stated = task.parse_line(line)
@@ -178,12 +179,18 @@ def report(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, start: St
     }
 
 
-def main(folder: Path) -> None:
+def start_of(folder: Path) -> Start:
+    """What a folder was built from. Raises ValueError if that is no start that this code builds."""
     kept = json.loads((folder / MANIFEST).read_text())["settings"]
-    starts = [kind(kept["seed"], train=kept["train"], test=kept["test"]) for kind in (StartPolicy, Start)]
-    start = next((start for start in starts if is_complete(folder, start)), None)
-    if start is None:
-        raise SystemExit(f"{folder} was built with other settings: build it again with {StartPolicy.__module__}.")
+    for kind in (StartPolicy, Start):
+        start = kind(kept["seed"], train=kept["train"], test=kept["test"])
+        if is_complete(folder, start):
+            return start
+    raise ValueError(f"{folder} was built with other settings: build it again (laboratory.start_policy).")
+
+
+def main(folder: Path) -> None:
+    start = start_of(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder / "model")
     model = AutoModelForCausalLM.from_pretrained(folder / "model").eval()
     print(json.dumps(report(model, tokenizer, start), indent=2))
@@ -192,4 +199,7 @@ def main(folder: Path) -> None:
 if __name__ == "__main__":
     if len(sys.argv) != 2:
         raise SystemExit("usage: python -m laboratory.measure FOLDER")
-    main(Path(sys.argv[1]))
+    try:
+        main(Path(sys.argv[1]))
+    except (ValueError, FileNotFoundError) as error:
+        raise SystemExit(str(error)) from error
