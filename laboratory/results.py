@@ -1,4 +1,4 @@
-"""Records of finished runs, read back; means, t intervals and paired differences over seeds."""
+"""Records of finished runs, read back."""
 
 from __future__ import annotations
 
@@ -7,11 +7,8 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean, median, stdev
+from statistics import median
 from typing import Any
-
-# Two-sided 95 % quantiles of Student's t by degrees of freedom.
-T95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262, 10: 2.228, 11: 2.201}
 
 # A run fell if it ends below this share of its best; a form is lost below this share of the answers.
 FELL, FORM_LOST = 0.8, 0.9
@@ -93,10 +90,3 @@ def with_clock(records: Sequence[Record]) -> None:
         for record in runs.values():
             for line in record.evals:
                 line["clock"] = line["step"] * pace
-
-
-def interval(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and half width of its 95 % t interval; NaN below three values, where the interval says nothing."""
-    if len(values) < 3:
-        return mean(values), math.nan
-    return mean(values), T95[len(values) - 1] * stdev(values) / math.sqrt(len(values))

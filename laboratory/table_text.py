@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from statistics import mean
 from typing import Any
 
-from laboratory.results import interval
+from workflows.report.intervals import estimate
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -31,9 +31,12 @@ def number(value: float) -> str:
 
 
 def spread(values: Sequence[float], *, sign: bool = False) -> str:
-    middle, half = interval([100 * value for value in values])
-    text = f"{middle:+.1f}" if sign else f"{middle:.1f}"
-    return text if half != half else f"{text} ± {half:.1f}"
+    """Mean and half width of its 95 % t interval, in %; below three values the mean alone."""
+    found = estimate([100 * value for value in values])
+    if found is None:
+        raise ValueError("there is no mean of no values.")
+    text = f"{found.mean:+.1f}" if sign else f"{found.mean:.1f}"
+    return text if found.count < 3 else f"{text} ± {found.half_width:.1f}"
 
 
 def mean_of(values: Sequence[float | None]) -> float | None:

@@ -1,7 +1,6 @@
 """Statistics, the rule for learning rates, and the page: it says what the records say."""
 
 import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,8 +18,9 @@ from laboratory.experiments import (
     reduced,
     teachers,
 )
-from laboratory.results import T95, interval, read_records, with_clock
+from laboratory.results import read_records, with_clock
 from laboratory.run import RunSpec, record_path
+from laboratory.table_text import spread
 from laboratory.tables import Evidence
 
 REPOSITORY = Path(__file__).parents[2]
@@ -61,19 +61,13 @@ def write_record(
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
-@pytest.mark.parametrize("freedom", T95)
-def test_quantiles_hold_95_per_cent_of_students_t(freedom):
-    x = np.linspace(-T95[freedom], T95[freedom], 200_001)
-    scale = math.gamma((freedom + 1) / 2) / (math.sqrt(freedom * math.pi) * math.gamma(freedom / 2))
-    assert np.trapezoid(scale * (1 + x**2 / freedom) ** (-(freedom + 1) / 2), x) == pytest.approx(0.95, abs=2e-4)
-
-
-def test_interval():
-    middle, half = interval([0.61, 0.66, 0.58, 0.70, 0.64])
-    assert middle == pytest.approx(0.638)
-    assert half == pytest.approx(2.776 * np.std([0.61, 0.66, 0.58, 0.70, 0.64], ddof=1) / math.sqrt(5))
-    assert math.isnan(interval([0.5])[1])
-    assert math.isnan(interval([0.5, 0.6])[1])
+def test_spread():
+    values = [0.61, 0.66, 0.58, 0.70, 0.64]
+    half = 2.776 * np.std(values, ddof=1) / np.sqrt(5)
+    assert spread(values) == f"63.8 ± {100 * half:.1f}"
+    assert spread([value - 0.5 for value in values], sign=True) == f"+13.8 ± {100 * half:.1f}"
+    assert [spread([0.5]), spread([0.5, 0.6])] == ["50.0", "55.0"]
+    assert "±" in spread([seed / 13 for seed in range(13)])
 
 
 @pytest.fixture
