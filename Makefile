@@ -27,24 +27,24 @@ export OMP_NUM_THREADS ?= 1
 .PHONY: demo walk lab lab-full lab-smollm2 test test-fast test-cluster nightly reproduce-demo bench bench-check lint format venv lock clean distclean
 
 demo: venv
-	$(BIN)/python -m workflows.demo $(ARGS)
+	$(BIN)/python -m workflows.cli demo $(ARGS)
 
 walk: venv
 	PYTHON=$(BIN)/python examples/walk/walk.sh $(ARGS)
 
 lab: venv
-	$(BIN)/python -m workflows.lab.grid reduced --jobs 2 --folder runs/lab $(ARGS)
-	$(BIN)/python -m workflows.lab.evidence --records runs/lab/records --print
+	$(BIN)/python -m laboratory.grid reduced --jobs 2 --folder runs/lab $(ARGS)
+	$(BIN)/python -m laboratory.evidence --records runs/lab/records --print
 
-# Compare with what is published: python -m workflows.lab.evidence --records runs/lab-full/records --print
+# Compare with what is published: python -m laboratory.evidence --records runs/lab-full/records --print
 lab-full: venv
-	$(BIN)/python -m workflows.lab.grid learning_rates main further_seeds teachers ablations causes --jobs 2 --folder runs/lab-full $(ARGS)
-	$(BIN)/python -m workflows.lab.evidence --records runs/lab-full/records --print
+	$(BIN)/python -m laboratory.grid learning_rates main further_seeds teachers ablations causes --jobs 2 --folder runs/lab-full $(ARGS)
+	$(BIN)/python -m laboratory.evidence --records runs/lab-full/records --print
 
 lab-smollm2: venv
 	$(BIN)/python examples/smollm2/prepare.py --out runs/smollm2/model
 	$(BIN)/python examples/smollm2/data.py arithmetic --out runs/smollm2
-	$(BIN)/python -m workflows.lab.through_verl smollm2 --steps 30 --seeds 0 1 $(ARGS)
+	$(BIN)/python -m laboratory.through_verl smollm2 --steps 30 --seeds 0 1 $(ARGS)
 
 # A module's tests stay together: they share what is dear to make. Each run of the real stack takes 7 to 10 GiB.
 PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadscope

@@ -27,13 +27,13 @@ from workflows.plan.host import MIB, PROCESS_MIB, cpu_host
 from workflows.plan.settings import lengths_of, settings_of
 from workflows.plan.shapes import ModelShape, shape_of
 from workflows.process_tree import ProcessTree
-from workflows.tiny_lab.beginner import Beginner, Faults
-from workflows.tiny_lab.build import Settings, build, corpus, write_parquet
-from workflows.tiny_lab.model import Size, build_model, build_tokenizer
+from workflows.tiny.model import Size, build_model, build_tokenizer
+from workflows.tiny.start import Start, build, write_parquet
 from workflows.verl_run import RunFiles, run_environment, verl_command
 
 ROOT = Path(__file__).resolve().parent.parent
 RECORD = Path(__file__).with_suffix(".json")
+SMOLLM2 = str(ROOT / "examples" / "smollm2" / "srpo_smollm2.yaml")
 # The title of a process (Ray sets it) begins or ends with this.
 KINDS = {
     "ray::WorkerDict": "worker",
@@ -77,9 +77,9 @@ RUNS = {
             *LONG,
         ),
     ),
-    "smollm2": Run("srpo_smollm2", "smollm2", steps=2),
+    "smollm2": Run(SMOLLM2, "smollm2", steps=2),
     "smollm2, half the tokens": Run(
-        "srpo_smollm2", "smollm2", ("actor_rollout_ref.actor.ppo_max_token_len_per_gpu=512",), steps=2
+        SMOLLM2, "smollm2", ("actor_rollout_ref.actor.ppo_max_token_len_per_gpu=512",), steps=2
     ),
 }
 
@@ -133,13 +133,13 @@ def prepare(model: str, work: Path) -> Path:
         for script in (["prepare.py", "--out", str(folder / "model")], ["data.py", "arithmetic", "--out", str(folder)]):
             subprocess.run([sys.executable, str(ROOT / "examples" / "smollm2" / script[0]), *script[1:]], check=True)
         return folder
-    settings = Settings(n_train=256, n_test=16)
+    start = Start(train=256, test=16)
     if model == "tiny":
-        build(folder, settings)
+        build(folder, start)
     else:
         folder.mkdir(parents=True, exist_ok=True)
-        write_parquet(settings, folder)
-        tokenizer = build_tokenizer(corpus(Beginner(Faults(), 5, 0)), MIDDLE)
+        write_parquet(start, folder)
+        tokenizer = build_tokenizer(start.corpus(), MIDDLE)
         build_model(tokenizer, MIDDLE, seed=0).save_pretrained(folder / "model")
         tokenizer.save_pretrained(folder / "model")
     return folder
@@ -147,7 +147,7 @@ def prepare(model: str, work: Path) -> Path:
 
 def overrides_of(run: Run, folder: Path, out: Path) -> list[str]:
     """The Hydra overrides of a measured run."""
-    key = "smollm2" if run.config == "srpo_smollm2" else "tiny"
+    key = "smollm2" if run.config == SMOLLM2 else "tiny"
     return [
         f"{key}.folder={folder}",
         f"trainer.default_local_dir={out}/checkpoints",

@@ -27,7 +27,7 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.plan_memory import ROOT, kind_of, overrides_of, prepare
+from benchmarks.plan_memory import ROOT, SMOLLM2, kind_of, overrides_of, prepare
 from benchmarks.plan_memory import Run as PlannedRun
 from workflows.process_tree import ProcessTree
 from workflows.verl_run import RunFiles, run_environment, verl_command
@@ -39,7 +39,7 @@ METHODS = {
 }
 # SmolLM2 with the short questions of examples/smollm2/data.py, so that a step takes a minute at most on two cores.
 SHORT = ("data.max_prompt_length=64", "data.max_response_length=16", "actor_rollout_ref.rollout.max_model_len=256")
-MODELS = {"tiny": PlannedRun("srpo_tiny", "tiny"), "smollm2": PlannedRun("srpo_smollm2", "smollm2", SHORT)}
+MODELS = {"tiny": PlannedRun("srpo_tiny", "tiny"), "smollm2": PlannedRun(SMOLLM2, "smollm2", SHORT)}
 # Timers within another one.
 NESTED = {"srpo_teacher": "adv"}
 RATE, SMALLEST = 50, 0.03

@@ -10,7 +10,7 @@ from srpo_verl.launch.preflight import secrets
 from tests.compose import compose
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-PACKAGES = ("srpo_verl", "workflows", "reward_fns", "hydra_plugins", "examples", "benchmarks")
+PACKAGES = ("srpo_verl", "workflows", "reward_fns", "hydra_plugins", "laboratory", "examples", "benchmarks")
 # The program that runs a candidate solution: inside the sandbox, in a process that is thrown away.
 SANDBOXED = {("reward_fns/sandbox/runner.py", name) for name in ("exec", "compile")}
 FORBIDDEN = {
@@ -69,7 +69,10 @@ def test_nothing_of_ours_evaluates_or_unpickles_what_it_is_given():
     assert found >= SANDBOXED, "the list of exceptions is out of date"
 
 
-@pytest.mark.parametrize("name", ["srpo", "grpo", "sdpo", "srpo_tiny", "srpo_smollm2", "advantage_mix"])
+SMOLLM2 = str(REPOSITORY / "examples" / "smollm2" / "srpo_smollm2.yaml")
+
+
+@pytest.mark.parametrize("name", ["srpo", "grpo", "sdpo", "srpo_tiny", "advantage_mix", SMOLLM2])
 def test_no_config_trusts_the_code_of_a_model(name):
     config = OmegaConf.to_container(compose(name, resolve=False))
     found = []

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib import resources
+from pathlib import Path
 
-from hydra import compose, initialize_config_module
+from hydra import compose, initialize_config_dir, initialize_config_module
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -27,7 +28,8 @@ def compose_config(name: str, overrides: Sequence[str] = (), *, resolve: bool = 
     """The config `name` with Hydra overrides as a person types them.
 
     Args:
-        name: of a config in srpo_verl/config or verl/trainer/config, with or without `.yaml`.
+        name: of a config in srpo_verl/config or verl/trainer/config, with or without `.yaml`; or the path of one's own
+            YAML file, with a `/` in it.
         overrides: e.g. `["platform=cpu", "data.train_batch_size=8"]`.
         resolve: replace interpolations by their values; otherwise they stay as `${...}`.
 
@@ -35,19 +37,28 @@ def compose_config(name: str, overrides: Sequence[str] = (), *, resolve: bool = 
         ConfigError: no such config, an override that does not parse or names an unknown key, or an interpolation
             without a value.
     """
-    name = name.removesuffix(".yaml")
+    given, (folder, name) = name, config_place(name)
+    place = initialize_config_dir if folder else initialize_config_module
+    # A folder of one's own stands where verl's configs are otherwise: these are looked for behind it.
+    search = [f"hydra.searchpath=[pkg://{VERL_CONFIGS}]"] if folder else []
     try:
-        with initialize_config_module(VERL_CONFIGS, version_base=None):
-            config = compose(name, overrides=list(overrides))
+        with place(folder or VERL_CONFIGS, version_base=None):
+            config = compose(name, overrides=[*search, *overrides])
         if resolve:
             OmegaConf.resolve(config)
     except MissingConfigException as error:
         if error.missing_cfg_file and error.missing_cfg_file.removesuffix(".yaml") == name:
-            raise ConfigError(f"there is no config {name!r}; the configs are: {', '.join(config_names())}") from error
+            raise ConfigError(f"there is no config {given!r}; the configs are: {', '.join(config_names())}") from error
         raise ConfigError(str(error)) from error
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(_sentence(error)) from error
     return config
+
+
+def config_place(name: str) -> tuple[str, str]:
+    """The absolute folder of a config that is named by its path, "" for one of ours or verl's; and its bare name."""
+    path = Path(name.removesuffix(".yaml"))
+    return (str(path.parent.resolve()) if "/" in name else "", path.name)
 
 
 def _sentence(error: Exception) -> str:

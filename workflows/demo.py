@@ -1,6 +1,6 @@
-"""`make demo`: a language model gets better with SRPO on this machine, through the real verl, Ray and vLLM.
+"""`srpo demo`: a language model gets better with SRPO on this machine, through the real verl, Ray and vLLM.
 
-    python -m workflows.demo --seed 0 --steps 30 [trainer.test_freq=5 ...]
+    srpo demo --seed 0 --steps 30 [trainer.test_freq=5 ...]
 
 Builds a tiny model, its tokenizer and arithmetic questions, trains with `--config-name srpo_tiny`, and prints held-out
 accuracy before and after. All that a run leaves is in its folder; what verl, Ray and vLLM say is in its `train.log`.
@@ -30,7 +30,6 @@ from workflows.run_plot import plot_run
 from workflows.run_summary import Summary, show, summarise
 from workflows.verl_run import RunFailed, RunFiles, run_environment, verl_command, watch
 
-BUILDER = Path(__file__).resolve().parent.parent / "examples" / "tiny" / "build.py"
 BUILDING = "building model and data"
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -112,9 +111,7 @@ def run_demo(
 
 def builder_command(tiny: Path, seed: int) -> list[str]:
     """The program that makes the tiny model and its data in `tiny`."""
-    if not BUILDER.is_file():
-        raise FileNotFoundError(f"{BUILDER} is missing: the demo runs from a checkout of the repository (make demo)")
-    return [sys.executable, str(BUILDER), "--out", str(tiny), "--seed", str(seed)]
+    return [sys.executable, "-m", "workflows.tiny.start", "--out", str(tiny), "--seed", str(seed)]
 
 
 def configured_steps(config_name: str, overrides: Sequence[str] = ()) -> int | None:

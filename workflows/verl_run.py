@@ -19,6 +19,7 @@ from typing import Protocol
 from hydra.core.override_parser.types import Quote, QuotedString
 
 from workflows.appended_lines import AppendedLines
+from workflows.compose_config import config_place
 from workflows.metrics_log import MetricsLog, Record
 from workflows.process_tree import ProcessTree
 from workflows.run_errors import explain
@@ -106,9 +107,11 @@ class RunFailed(RuntimeError):
 
 
 def verl_command(config_name: str, overrides: Mapping[str, object], extra: Sequence[str] = ()) -> list[str]:
-    """The command that trains with one of our configs; `extra` are Hydra overrides as a person types them."""
+    """The command that trains with one of our configs, or one's own by its path; `extra` are Hydra overrides."""
+    folder, name = config_place(config_name)
+    config = [*(["--config-dir", folder] if folder else []), "--config-name", name]
     settings = [f"{key}={hydra_value(value)}" for key, value in overrides.items()]
-    return [sys.executable, "-m", "verl.trainer.main_ppo", "--config-name", config_name, *settings, *extra]
+    return [sys.executable, "-m", "verl.trainer.main_ppo", *config, *settings, *extra]
 
 
 def hydra_value(value: object) -> str:

@@ -18,7 +18,7 @@ from workflows.reproduce.cell_files import read_outcome
 from workflows.reproduce.grid import Grid
 from workflows.reproduce.settings_file import load
 from workflows.reproduce.site import Site
-from workflows.tiny_lab.build import Settings, build
+from workflows.tiny.start import Start, build
 
 HERE = Path(__file__).parent
 COMMAND = [
@@ -36,7 +36,7 @@ KILL_IN_CELL = 6  # the seventh of twelve
 def main() -> None:
     site = load(HERE / "site.yaml", Site)
     for seed in (0, 1):
-        build(site.data / f"sums{seed}", Settings(seed=seed))
+        build(site.data / f"sums{seed}", Start(seed=seed))
     every = cells(load(HERE / "grid.yaml", Grid), site.runs)
     if any(read_outcome(cell) for cell in every):
         sys.exit(f"{site.runs} holds finished cells: move it away to see the demonstration again")

@@ -19,8 +19,9 @@ import torch
 from tqdm import tqdm
 
 from workflows.prepare.adapters.sciknoweval import SYSTEM
-from workflows.tiny_lab.model import END, Size, build_model, build_tokenizer, chat_text
-from workflows.tiny_lab.warmup import Piece, encode, token_loss_sum
+from workflows.tiny.model import END, Size, build_model, build_tokenizer, chat_text
+from workflows.tiny.texts import Piece
+from workflows.tiny.warmup import encode, token_loss_sum
 
 SIZE = Size(max_length=2048)
 STEPS, BATCH = 80, 16

@@ -15,6 +15,15 @@ def test_interpolations_can_stay():
     assert raw["actor_rollout_ref"]["srpo"] == "${srpo}"
 
 
+def test_a_file_of_ones_own_builds_on_ours(tmp_path):
+    (tmp_path / "mine.yaml").write_text("defaults: [srpo, {override platform: cpu}, _self_]\nsrpo: {topk: 7}\n")
+    for name in ("mine", "mine.yaml"):
+        config = compose_config(f"{tmp_path}/{name}", ["srpo.beta=3"])
+        assert (config.srpo.topk, config.srpo.beta, config.trainer.device) == (7, 3, "cpu")
+    with pytest.raises(ConfigError, match=f"no config '{tmp_path}/other'"):
+        compose_config(f"{tmp_path}/other")
+
+
 @pytest.mark.parametrize("name", config_names())
 def test_every_config_composes(name):
     assert compose_config(name, ["platform=cpu"]).trainer.device == "cpu"

@@ -143,3 +143,5 @@ def test_the_command():
         "data.seed=1",
         "trainer.test_freq=5",
     ]
+    own = verl_command("mine/run.yaml", {})
+    assert own[3:] == ["--config-dir", str(Path.cwd() / "mine"), "--config-name", "run"]

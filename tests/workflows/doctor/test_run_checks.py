@@ -8,19 +8,18 @@ from workflows.cli import app
 from workflows.compose_config import compose_config
 from workflows.doctor import checks, engines
 from workflows.doctor.check import Status
-from workflows.tiny_lab.beginner import Beginner, Faults
-from workflows.tiny_lab.build import Settings, corpus, write_parquet
-from workflows.tiny_lab.model import Size, build_model, build_tokenizer
+from workflows.tiny.model import build_model, build_tokenizer
+from workflows.tiny.start import Start, write_parquet
 
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
-    """Untrained model, tokenizer and data of the tiny laboratory."""
-    folder, size = tmp_path_factory.mktemp("lab"), Size()
-    tokenizer = build_tokenizer(corpus(Beginner(Faults(), 5, 0), 20), size)
-    build_model(tokenizer, size, 0).save_pretrained(folder / "model")
+    """Untrained model, tokenizer and data of the demo."""
+    folder, start = tmp_path_factory.mktemp("lab"), Start(train=32, test=16)
+    tokenizer = build_tokenizer(start.corpus(), start.size)
+    build_model(tokenizer, start.size, 0).save_pretrained(folder / "model")
     tokenizer.save_pretrained(folder / "model")
-    write_parquet(Settings(n_train=32, n_test=16), folder)
+    write_parquet(start, folder)
     return folder
 
 

@@ -1,0 +1,65 @@
+"""Methods as settings, and whole runs of a few steps."""
+
+import json
+from dataclasses import asdict
+
+import pytest
+
+from laboratory.experiments import ABLATIONS, MAIN
+from laboratory.grid import work
+from laboratory.methods import METHODS, algorithm, method_overrides
+from laboratory.run import RunSpec, record_path, run
+from laboratory.start_policy import StartPolicy
+from srpo_verl.config import settings
+from tests.compose import compose
+from workflows.tiny.start import build
+from workflows.tiny.warmup import WarmUp
+
+SMALL = StartPolicy(
+    0, train=40, validation=6, test=6, warm_up=WarmUp(steps=100, clean_steps=80, batch=24, teacher_batch=8)
+)
+
+
+def test_every_compared_method_is_a_shipped_config():
+    assert {*MAIN, *ABLATIONS} == set(METHODS)
+    for method in METHODS:
+        ours, shipped = asdict(algorithm(method)), asdict(settings(compose(method, ["platform=cpu"]).srpo))
+        assert {key for key in ours if ours[key] != shipped[key]} <= {"grad_norm_freq"}, method
+    with pytest.raises(ValueError, match="choose one of"):
+        method_overrides("ppo")
+
+
+@pytest.mark.slow
+def test_a_run_is_reproducible_and_not_repeated(tmp_path):
+    spec = RunSpec("main", "srpo", 1e-3, 0, steps=4, eval_every=2)
+    texts = []
+    for name in ("one", "other"):
+        path = run(spec, tmp_path / name, SMALL)
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        assert [line["kind"] for line in lines] == ["run", "eval", "train", "eval", "train", "eval"]
+        assert lines[-1]["step"] == 4
+        assert lines[2]["srpo/routed_share"] > 0
+        # Seconds are the machine's; all else is the seed's.
+        texts.append([{k: v for k, v in line.items() if "seconds" not in k} for line in lines])
+    assert texts[0] == texts[1]
+    changed = path.stat().st_mtime_ns
+    assert run(spec, tmp_path / "other", SMALL) == path
+    assert path.stat().st_mtime_ns == changed
+    assert not build(tmp_path / "other" / "start" / "0", SMALL)
+
+
+def test_a_grid_skips_what_is_done(tmp_path, monkeypatch):
+    done = []
+
+    def pretend(spec, folder):
+        done.append(spec.seed)
+        record_path(folder, spec).write_text("{}")
+
+    monkeypatch.setattr("laboratory.grid.run", pretend)
+    specs = [RunSpec("main", "srpo", 1e-4, seed) for seed in range(3)]
+    path = record_path(tmp_path, specs[1])
+    path.parent.mkdir(parents=True)
+    path.write_text("{}")
+    work(specs, tmp_path)
+    work(specs, tmp_path)
+    assert done == [0, 2]

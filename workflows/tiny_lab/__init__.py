@@ -1,1 +1,0 @@
-"""A laboratory for two CPU cores: a tiny model and a verifiable task that it half knows, with faults by design."""
