@@ -89,7 +89,9 @@ class Variant:
         return f"{KEYS[self.kind]}={self.name} ({self.origin})"
 
     def __call__(self, *args: Any) -> Any:
-        """Call the function; what it raises is raised as VariantError with the variant's name."""
+        """Call the function; what one that is not ours raises is raised as VariantError with its name."""
+        if self.built_in:
+            return self.function(*args)
         try:
             return self.function(*args)
         except Exception as error:

@@ -137,7 +137,7 @@ def settings_of(config: DictConfig, *, shape: ModelShape | None = None) -> Setti
         max_model_len=rollout.max_model_len or longest,
         teacher_weights=srpo.owns_teacher,
         teacher_forward=srpo.distils,
-        moving_teacher=srpo.owns_teacher and srpo.teacher.kind == "ema",
+        moving_teacher=srpo.moves_teacher,
         logit_loss=srpo.logit_loss,
         divided=rollout.temperature != 1,
         topk=srpo.topk if srpo.logit_loss else 1,

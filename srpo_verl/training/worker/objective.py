@@ -50,15 +50,16 @@ class SRPOObjective(LogitsHook):
         self.actor_config, self.srpo = actor_config, srpo
         self.branch: str | None = None
         self.variant = srpo.variant("divergence")
+        self.divergence_loss = logit_divergence if self.variant.built_in else self._named
 
     def _of_buckets(self, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
         return self.variant(student, teacher, self.srpo)
 
     def _named(self, *args: Any, **options: Any) -> torch.Tensor:
-        """`logit_divergence`, whose complaints about the divergence name it."""
+        """`logit_divergence`, whose complaints about a divergence that is not ours name it."""
         try:
             return logit_divergence(*args, **options)
-        except VariantError:
+        except (VariantError, torch.OutOfMemoryError):
             raise
         except (ValueError, RuntimeError) as error:
             raise VariantError(f"{self.variant}: {error}") from error
@@ -97,7 +98,7 @@ class SRPOObjective(LogitsHook):
         if kept.numel() == 0:
             return per_token
         source = _undivided(logits)
-        values = self._named(
+        values = self.divergence_loss(
             logits if source is None else source,
             positions[kept],
             ids.values()[kept].long(),
