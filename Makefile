@@ -6,7 +6,7 @@
 # make test-cluster    a run over a Ray cluster of two nodes (network namespaces; needs root), one of which is lost
 # make reproduce-demo  a grid of twelve tiny runs, killed half way and started again
 # make nightly soak, workers killed again and again, the rarer faults, 10,000 and more examples of the property tests
-# make lint    ruff (rules and format) and mypy
+# make lint    ruff (rules and format), mypy, import-linter (which package may import which)
 # make bench   what SRPO costs, as ratios measured in one run; `make bench-check` fails if one is over its limit
 # make venv    .venv from requirements/cpu.txt; the other targets call it
 # make lock    resolve pyproject.toml into requirements/*.txt (needs uv)
@@ -78,6 +78,7 @@ lint: venv
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache --no-logo
 
 format: venv
 	$(BIN)/ruff check --fix .

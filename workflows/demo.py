@@ -13,22 +13,22 @@ import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from types import FrameType
 from typing import Annotated
 
 import typer
-from omegaconf import OmegaConf
 from rich.console import Console
 
+from srpo_verl.config.planned_steps import planned_steps
+from workflows.compose_config import compose_config
 from workflows.process_tree import ProcessTree
 from workflows.run_display import PlainDisplay, TerminalDisplay, display
 from workflows.run_errors import explain
 from workflows.run_folder import SUMMARY, claim_folder, mark
 from workflows.run_plot import plot_run
 from workflows.run_summary import Summary, show, summarise
-from workflows.verl_run import RunFailed, RunFiles, run_environment, verl_command, watch
+from workflows.verl_run import RunFailed, RunFiles, hydra_value, run_environment, verl_command, watch
 
 BUILDING = "building model and data"
 
@@ -89,13 +89,16 @@ def run_demo(
     console = console or Console()
     files = RunFiles(claim_folder(out, force=force, keep=keep))
     tiny = files.folder / "tiny"
-    command = command or verl_command(config_name, _settings(files, tiny, seed=seed, steps=steps), overrides)
+    settings = _settings(files, tiny, seed=seed, steps=steps)
+    words = [f"{key}={hydra_value(value)}" for key, value in settings.items()]
+    config = compose_config(config_name, [*words, *overrides], resolve=False)
+    command = command or verl_command(config_name, settings, overrides)
     builder = builder or builder_command(tiny, seed)
-    env = run_environment(files, cpu=True)
+    env = {"HF_HUB_OFFLINE": "1", **run_environment(files, cpu=True)}
     mark(files.folder, command=command, seed=seed)
     console.print(f"run folder {files.folder}", highlight=False, markup=False, soft_wrap=True)
 
-    with display(console, steps or configured_steps(config_name, overrides)) as screen:
+    with display(console, planned_steps(config)) as screen:
         started = time.monotonic()
         _build(builder, screen, log=files.folder / "build.log", env=env, timeout=timeout)
         build_seconds = time.monotonic() - started
@@ -112,20 +115,6 @@ def run_demo(
 def builder_command(tiny: Path, seed: int) -> list[str]:
     """The program that makes the tiny model and its data in `tiny`."""
     return [sys.executable, "-m", "workflows.tiny.start", "--out", str(tiny), "--seed", str(seed)]
-
-
-def configured_steps(config_name: str, overrides: Sequence[str] = ()) -> int | None:
-    """How many steps the config asks for, for the progress bar; None if it leaves that to the number of epochs."""
-    for override in reversed(overrides):
-        key, _, value = override.lstrip("+").partition("=")
-        if key == "trainer.total_training_steps":
-            return int(value)
-    folder = resources.files("srpo_verl.config")
-    file = folder / f"{config_name}.yaml"
-    if not file.is_file():
-        known = sorted(entry.name[:-5] for entry in folder.iterdir() if entry.name.endswith(".yaml"))
-        raise FileNotFoundError(f"no config {config_name!r}; --config-name is one of: {', '.join(known)}")
-    return OmegaConf.select(OmegaConf.create(file.read_text()), "trainer.total_training_steps")
 
 
 def _settings(files: RunFiles, tiny: Path, *, seed: int, steps: int | None) -> Mapping[str, object]:

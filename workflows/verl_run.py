@@ -18,23 +18,14 @@ from typing import Protocol
 
 from hydra.core.override_parser.types import Quote, QuotedString
 
+from srpo_verl.cpu.environment import CPU_ENVIRONMENT
 from workflows.appended_lines import AppendedLines
 from workflows.compose_config import config_place
 from workflows.metrics_log import MetricsLog, Record
 from workflows.process_tree import ProcessTree
 from workflows.run_errors import explain
 
-# Every variable a run on a machine without a GPU needs. Several threads per process on few cores are slower than
-# one; vLLM takes a cache of 1 GiB, leaves thread binding alone and stays in Ray's process.
-CPU_ENVIRONMENT = {
-    "OMP_NUM_THREADS": "1",
-    "TOKENIZERS_PARALLELISM": "false",
-    "VLLM_CPU_KVCACHE_SPACE": "1",
-    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-}
 QUIET_ENVIRONMENT = {
-    "HF_HUB_OFFLINE": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
     "VLLM_NO_USAGE_STATS": "1",
     "HYDRA_FULL_ERROR": "1",
@@ -123,7 +114,7 @@ def hydra_value(value: object) -> str:
 
 
 def run_environment(files: RunFiles, *, cpu: bool, base: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The environment of the child: where metrics go, no telemetry, no network, a Ray of its own.
+    """The environment of the child: where metrics go, no telemetry, a Ray of its own.
 
     What the caller has set to suit the machine (OMP_NUM_THREADS, VLLM_CPU_KVCACHE_SPACE, ...) stays as it is.
     """

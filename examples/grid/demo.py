@@ -13,11 +13,12 @@ import sys
 import time
 from pathlib import Path
 
-from workflows.reproduce.cell import Cell, cells
+from srpo_verl.training.durable.checkpoint_store import newest
 from workflows.reproduce.cell_files import read_outcome
-from workflows.reproduce.grid import Grid
-from workflows.reproduce.settings_file import load
-from workflows.reproduce.site import Site
+from workflows.reproduce.spec.cell import Cell, cells
+from workflows.reproduce.spec.grid import Grid
+from workflows.reproduce.spec.settings_file import load
+from workflows.reproduce.spec.site import Site
 from workflows.tiny.start import Start, build
 
 HERE = Path(__file__).parent
@@ -74,7 +75,7 @@ def main() -> None:
 
 def in_the_middle(cell: Cell) -> bool:
     """It has a checkpoint and has not done its last step."""
-    return (cell.folder / "latest_checkpointed_iteration.txt").is_file() and cell.share_done(cell.records()) < 1
+    return newest(cell.folder) is not None and cell.share_done(cell.records()) < 1
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from typing import Any
 import pandas as pd
 
 from workflows.prepare.adapters import sdpo_rows
-from workflows.prepare.benchmark import PrepareError
+from workflows.prepare.adapters.benchmark import PrepareError
 from workflows.prepare.registry import find
 from workflows.prepare.sources import from_files
 

@@ -1,5 +1,6 @@
 """The typed `srpo.*` settings, the checks made before anything starts, and one small YAML per method."""
 
+from srpo_verl.config.methods import METHODS, method_settings
 from srpo_verl.config.schema import SRPOConfig, TeacherConfig, WatchdogConfig, settings
 
-__all__ = ["SRPOConfig", "TeacherConfig", "WatchdogConfig", "settings"]
+__all__ = ["METHODS", "SRPOConfig", "TeacherConfig", "WatchdogConfig", "method_settings", "settings"]

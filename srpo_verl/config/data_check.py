@@ -15,14 +15,26 @@ NAMED = 5
 
 @dataclass
 class FileReport:
-    """Sentences without the name of the file."""
+    """Sentences without the name of the file: `problems` of all of it, `bad_rows` of the `left_out` of its rows."""
 
     rows: int = 0
+    left_out: int = 0
     problems: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
+    bad_rows: list[str] = field(default_factory=list)
+
+    @property
+    def warnings(self) -> list[str]:
+        """What a run that trains or validates on the file does about it."""
+        return [f"{sentence}: they are left out" for sentence in self.bad_rows]
 
 
-def check_file(path: str, *, prompt_key: str, source_key: str, columns: Mapping[str, str] | None = None) -> FileReport:
+def check_file(
+    path: str,
+    *,
+    prompt_key: str = "prompt",
+    source_key: str = "data_source",
+    columns: Mapping[str, str] | None = None,
+) -> FileReport:
     """Columns, their types, and each row's conversation. Reads the file once, a batch of rows at a time.
 
     Args:
@@ -39,7 +51,7 @@ def check_file(path: str, *, prompt_key: str, source_key: str, columns: Mapping[
             if report.rows == 0:
                 report.problems.append("has no rows")
             if not report.problems:
-                report.warnings = list(_rows(file, prompt_key, source_key))
+                _check_rows(file, report, prompt_key, source_key)
     except (pa.lib.ArrowException, OSError, UnicodeDecodeError) as error:
         report.problems = [f"cannot be read as parquet: {error}"]
     return report
@@ -72,7 +84,7 @@ def _is_list(kind: pa.DataType) -> bool:
     return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
 
 
-def _rows(file: pa.parquet.ParquetFile, prompt_key: str, source_key: str) -> Iterator[str]:
+def _check_rows(file: pa.parquet.ParquetFile, report: FileReport, prompt_key: str, source_key: str) -> None:
     found: dict[str, list[int]] = {}
     columns = [prompt_key, source_key, "reward_model"]
     number = 0
@@ -83,10 +95,9 @@ def _rows(file: pa.parquet.ParquetFile, prompt_key: str, source_key: str) -> Ite
             number += 1
     for problem, numbers in found.items():
         more = ", ..." if len(numbers) > NAMED else ""
-        yield (
-            f"has {len(numbers)} of {number} rows {problem} (rows {', '.join(map(str, numbers[:NAMED]))}{more}): "
-            "they are left out"
-        )
+        report.left_out += len(numbers)
+        named = ", ".join(map(str, numbers[:NAMED]))
+        report.bad_rows.append(f"has {len(numbers)} of {number} rows {problem} (rows {named}{more})")
 
 
 def row_problem(row: Mapping[str, Any], *, prompt_key: str = "prompt", source_key: str = "data_source") -> str | None:

@@ -19,17 +19,7 @@ from typing import Any
 import torch
 from verl.plugin.platform import PlatformBase, PlatformRegistry
 
-# vLLM binds threads per NUMA node and TP rank, which puts all replicas on the same cores; one OpenMP thread per
-# process, since throughput collapses when several processes share the cores. oneDNN keeps the code it has compiled for
-# each number of tokens and each layer shape, 0.4 MiB apiece; batches of rollouts differ at every step, so its own 1024
-# are 400 MiB that fill slowly. 64 cost no time: a forward pass needs about five.
-ROLLOUT_ENV = {
-    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-    "VLLM_CPU_KVCACHE_SPACE": "1",
-    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-    "OMP_NUM_THREADS": "1",
-    "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64",
-}
+from srpo_verl.cpu.environment import ROLLOUT_ENVIRONMENT
 
 
 class _Device(types.ModuleType):
@@ -133,7 +123,7 @@ class PlatformCPU(PlatformBase):
         return []
 
     def rollout_env_vars(self) -> dict[str, str]:
-        return {name: os.environ.get(name, default) for name, default in ROLLOUT_ENV.items()}
+        return {name: os.environ.get(name, default) for name, default in ROLLOUT_ENVIRONMENT.items()}
 
     def is_ipc_supported(self) -> bool:
         return False  # weights travel to vLLM through shared memory

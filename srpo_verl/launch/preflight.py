@@ -7,7 +7,6 @@ Hydra turns an exception of a callback into a warning, so a problem ends the pro
 from __future__ import annotations
 
 import os
-import re
 import sys
 import traceback
 from collections.abc import Iterator
@@ -18,10 +17,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from srpo_verl import variants
 from srpo_verl.config.schema import SRPOConfig, settings
-
-SECRET_KEY = re.compile(
-    r"(api_?key|secret|password|passwd|credential|(hf|access|auth|bearer)_?token)s?$", re.IGNORECASE
-)
+from srpo_verl.config.secrets import is_secret
 
 # How many past calls Ray's control service remembers, 3 kB each. A step makes four for each rollout, so Ray's own
 # 100,000 are 320 MiB that fill slowly; `ray list tasks` shows at most 10,000. A cluster that runs keeps its own bound.
@@ -84,7 +80,7 @@ def secrets(config: DictConfig) -> list[str]:
         items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
         for name, value in items:
             here = f"{path}.{name}" if path else str(name)
-            if isinstance(value, str) and value and SECRET_KEY.search(here):
+            if isinstance(value, str) and value and is_secret(here):
                 yield here
             yield from walk(value, here)
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from examples.smollm2 import data, letter_reward, prepare
-from workflows.prepare.benchmark import PrepareError
+from workflows.prepare.adapters.benchmark import PrepareError
 
 TEST_DATA = os.environ.get("SRPO_TEST_DATA")
 

@@ -10,10 +10,10 @@ import yaml
 from tests.stack.launch import write_data
 from tests.stack.two_nodes import DASHBOARD, TwoNodes, available
 from workflows.reproduce.backends import backend_of
-from workflows.reproduce.cell import cells
-from workflows.reproduce.grid import Grid
-from workflows.reproduce.settings_file import load
-from workflows.reproduce.site import Site
+from workflows.reproduce.spec.cell import cells
+from workflows.reproduce.spec.grid import Grid
+from workflows.reproduce.spec.settings_file import load
+from workflows.reproduce.spec.site import Site
 from workflows.reproduce.states import state_of
 
 pytestmark = [

@@ -9,6 +9,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from workflows import demo
+from workflows.compose_config import ConfigError
 from workflows.verl_run import RunFailed
 
 FAKE = Path(__file__).with_name("fake_trainer.py")
@@ -88,7 +89,6 @@ def test_failures_are_exit_code_1_and_an_explanation(tmp_path, monkeypatch):
     assert not (tmp_path / "demo" / "summary.json").exists()
 
 
-def test_an_unknown_config_names_the_known_ones():
-    with pytest.raises(FileNotFoundError, match="srpo_tiny"):
-        demo.configured_steps("srpo_tyni")
-    assert demo.configured_steps("srpo_tiny", ["trainer.total_training_steps=4"]) == 4
+def test_an_unknown_config_names_the_known_ones(tmp_path):
+    with pytest.raises(ConfigError, match="srpo_tiny"):
+        demo.run_demo(out=tmp_path / "demo", config_name="srpo_tyni")

@@ -10,6 +10,7 @@ import psutil
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from srpo_verl.cpu.environment import ROLLOUT_ENVIRONMENT
 from workflows.verl_run import (
     LOADING,
     RAY,
@@ -123,6 +124,9 @@ def test_the_environment_of_the_child(tmp_path):
     assert env["VLLM_CPU_OMP_THREADS_BIND"] == "nobind"
     assert env["VERL_FILE_LOGGER_PATH"] == str(tmp_path / "metrics.jsonl")
     assert "VLLM_CPU_KVCACHE_SPACE" not in run_environment(RunFiles(tmp_path), cpu=False, base=base)
+    assert "HF_HUB_OFFLINE" not in env
+    # What verl gives the processes of the rollout engine is among it.
+    assert ROLLOUT_ENVIRONMENT.items() - {("OMP_NUM_THREADS", "1")} <= env.items()
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,7 @@ def _checks(
         yield "data", partial(config_checks.check_data, config)
         yield "model", partial(config_checks.check_model, config)
         yield "output", partial(machine.check_output, config, needs.checkpoint)
-    yield "memory", partial(machine.check_memory, needs.memory)
+    yield "memory", partial(machine.check_memory, needs.memory, measured=needs.measured)
     yield "shared memory", partial(machine.check_shared_memory, shared_bucket_bytes(config))
     yield "temporary files", machine.check_tmp
     yield "ports", machine.check_ports
@@ -78,10 +78,11 @@ def _checks(
 
 @dataclass(frozen=True)
 class _Needs:
-    """What the planned run takes of this node, bytes; None where it is not known."""
+    """What the planned run takes of this node, bytes; None where it is not known. `measured`: see `Plan.measured`."""
 
     memory: int | None = None
     checkpoint: int | None = None
+    measured: bool = True
 
 
 def _needs(config: DictConfig | None) -> _Needs:
@@ -96,7 +97,7 @@ def _needs(config: DictConfig | None) -> _Needs:
         if settings.cpu
         else gpu_host(settings, lengths_of(settings))
     )
-    return _Needs(int(host.total), int(checkpoint_bytes(settings)))
+    return _Needs(int(host.total), int(checkpoint_bytes(settings)), measured=settings.cpu)
 
 
 def shared_bucket_bytes(config: DictConfig | None) -> int:

@@ -25,8 +25,11 @@ SHM = Path("/dev/shm")
 LEFTOVERS = ("verl_weights_", "plasma")
 
 
-def check_memory(needed: int | None = None) -> Iterator[Check]:
-    """`needed`: bytes that the planned run takes on this node; the least of any run if not known."""
+def check_memory(needed: int | None = None, *, measured: bool = True) -> Iterator[Check]:
+    """`needed`: bytes that the planned run takes on this node; the least of any run if not known.
+
+    Too little is a warning, no failure, where such estimates were never `measured`.
+    """
     memory = psutil.virtual_memory()
     needed = needed or LEAST_MEMORY
     found = f"{memory.available / GIB:.1f} of {memory.total / GIB:.1f} GiB available"
@@ -35,7 +38,10 @@ def check_memory(needed: int | None = None) -> Iterator[Check]:
     if limit is not None and limit < memory.total:
         found += f"; this container is limited to {limit / GIB:.1f} GiB"
     if needed > min(memory.total, limit or memory.total):
-        yield fail("memory", found, "a machine with more memory, a smaller model or smaller micro-batches: `srpo plan`")
+        finding = fail if measured else warn
+        yield finding(
+            "memory", found, "a machine with more memory, a smaller model or smaller micro-batches: `srpo plan`"
+        )
     elif needed > memory.available:
         yield warn("memory", found, "end what else runs here (`ps aux --sort=-rss | head`)")
     else:

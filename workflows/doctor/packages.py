@@ -10,6 +10,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+from srpo_verl.launch.srpo_command import check_package
 from workflows.doctor.check import Check, fail, ok, warn
 
 # Shown with their version even when all is well.
@@ -42,6 +43,8 @@ def check_packages() -> Iterator[Check]:
     for problem in problems:
         yield fail("packages", problem, PIN)
     yield from strays(installed)
+    if foreign := check_package():
+        yield fail("strays", foreign)
     versions = ", ".join(f"{name} {installed[name]}" for name in SHOWN if name in installed)
     if not problems:
         yield ok("packages", versions)

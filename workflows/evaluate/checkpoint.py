@@ -15,6 +15,7 @@ import sys
 import zipfile
 from pathlib import Path
 
+from srpo_verl.training.durable.checkpoint_store import MARKER, broken, newest
 from workflows.run_errors import explain
 
 MERGED = "hf_merged"
@@ -29,8 +30,8 @@ def resolve_model(wanted: str) -> str:
     """A folder with a Hugging Face model, or a name on the hub.
 
     Args:
-        wanted: a Hugging Face folder, `global_step_N`, its `actor`, a folder of them (the newest is taken), or a name
-            on the hub.
+        wanted: a Hugging Face folder, `global_step_N`, its `actor`, a folder of them (the newest whole one is taken),
+            or a name on the hub.
 
     Raises:
         CheckpointError: nothing there, or a checkpoint that is not whole.
@@ -63,13 +64,21 @@ def find_actor(path: Path) -> Path:
     if re.fullmatch(r"global_step_\d+", path.name):
         raise CheckpointError(f"{path} has no actor folder: writing it did not end. Take an earlier checkpoint")
     places = (path, path / "checkpoints")
+    for place in places:
+        if found := newest(place):
+            return found.folder / "actor"
+    # Those of verl's own trainers have no marker; what has one is not whole.
     steps = [step for place in places for step in place.glob("global_step_*/actor") if step.is_dir()]
-    if not steps:
-        raise CheckpointError(
-            f"{path} is neither a Hugging Face model (config.json and weights) nor a checkpoint of verl's "
-            "(global_step_N/actor), nor does it hold one"
-        )
-    return max(steps, key=lambda step: int(step.parent.name.rpartition("_")[2]))
+    unmarked = [step for step in steps if not (step.parent / MARKER).exists()]
+    if unmarked:
+        return max(unmarked, key=lambda step: int(step.parent.name.rpartition("_")[2]))
+    if steps:
+        reasons = "; ".join(f"{name}: {reason}" for place in places for name, reason in broken(place).items())
+        raise CheckpointError(f"{path} holds no checkpoint that is whole ({reasons})")
+    raise CheckpointError(
+        f"{path} is neither a Hugging Face model (config.json and weights) nor a checkpoint of verl's "
+        "(global_step_N/actor), nor does it hold one"
+    )
 
 
 def check_whole(actor: Path) -> None:

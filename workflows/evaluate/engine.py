@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
-from workflows.verl_run import CPU_ENVIRONMENT
+from srpo_verl.cpu.environment import CPU_ENVIRONMENT
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from srpo_verl.base.files import write_atomically
+
 
 class SettingsDifferError(ValueError):
     """The folder holds the answers of another evaluation."""
@@ -69,9 +71,7 @@ def _agree(file: Path, settings: dict[str, Any], *, started: bool) -> None:
             said = "; ".join(f"{key}: {before.get(key)!r} there, {settings.get(key)!r} now" for key in different)
             raise SettingsDifferError(f"{file.parent} holds another evaluation ({said}). Name another --out")
         return
-    partial = file.with_suffix(".partial")
-    partial.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-    partial.replace(file)
+    write_atomically(file, json.dumps(settings, indent=2) + "\n")
 
 
 def fingerprint(path: Path) -> str:

@@ -10,13 +10,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from srpo_verl.base.files import write_atomically
+from srpo_verl.config.data_check import check_file
 from workflows.evaluate.engine import Engine, Sampling
 from workflows.evaluate.grading import grade
 from workflows.evaluate.journal import Journal, fingerprint
 from workflows.evaluate.summary import Summary, summarise
 
 SUMMARY = "summary.json"
-NEEDED = ("data_source", "prompt", "reward_model")
 
 
 def evaluate(
@@ -67,9 +68,7 @@ def evaluate(
                 progress(len(journal.done), len(rows))
         described["seconds_of_this_call"] = round(time.monotonic() - started, 1)
     summary = summarise(journal.done.values(), n=sampling.n, seed=sampling.seed, settings=described)
-    partial = out / f".{SUMMARY}.partial"
-    partial.write_text(json.dumps(summary.record(), indent=2) + "\n", encoding="utf-8")
-    partial.replace(out / SUMMARY)
+    write_atomically(out / SUMMARY, json.dumps(summary.record(), indent=2) + "\n")
     return summary
 
 
@@ -77,22 +76,17 @@ def read_rows(data: Path, limit: int | None = None) -> list[dict[str, Any]]:
     """The rows of a parquet file in verl's schema, the first `limit` of them.
 
     Raises:
-        ValueError: no such file, not parquet, or a column that is missing.
+        ValueError: no such file, not parquet, a column that is missing or of another type, a row without prompt,
+            source or gold answer.
     """
-    import pyarrow.lib
     import pyarrow.parquet
 
     if not data.is_file():
         raise ValueError(f"{data}: there is no such file; `srpo prepare` makes one")
-    try:
-        rows = pyarrow.parquet.read_table(data).to_pylist()
-    except (pyarrow.lib.ArrowException, OSError) as error:
-        raise ValueError(f"{data} cannot be read as parquet: {error}") from error
-    if not rows:
-        raise ValueError(f"{data} has no rows")
-    if missing := [name for name in NEEDED if name not in rows[0]]:
-        raise ValueError(f"{data} lacks the column(s) {', '.join(missing)}; it has {', '.join(rows[0])}")
-    return rows[:limit]
+    report = check_file(str(data))
+    for sentence in (*report.problems, *report.bad_rows):
+        raise ValueError(f"{data} {sentence}")
+    return pyarrow.parquet.read_table(data).to_pylist()[:limit]
 
 
 def describe(model: str, data: Path, rows: int, **others: Any) -> dict[str, Any]:

@@ -57,6 +57,11 @@ class Plan:
     def step_seconds(self) -> float:
         return sum(self.seconds.values())
 
+    @property
+    def measured(self) -> bool:
+        """Whether such plans were compared with runs (docs/planning.md): on CPUs they were, on GPUs never."""
+        return self.settings.cpu
+
     def misfits(self) -> list[str]:
         """Why the run would not start or would run out of memory, as sentences; none if it fits."""
         said = [

@@ -47,7 +47,7 @@ def main(
     what is published, and every gold answer is graded once.
     """
     from workflows.json_option import json_object
-    from workflows.prepare.benchmark import PrepareError
+    from workflows.prepare.adapters.benchmark import PrepareError
     from workflows.prepare.pipeline import prepare
 
     console, errors = Console(), Console(stderr=True)
@@ -90,7 +90,7 @@ def main(
 
 
 def _benchmarks() -> Table:
-    from workflows.prepare.benchmark import PrepareError
+    from workflows.prepare.adapters.benchmark import PrepareError
     from workflows.prepare.registry import known
 
     table = Table("name", "rows", "where from", box=None)

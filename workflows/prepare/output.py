@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import errno
 import json
-import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from workflows.prepare.benchmark import PrepareError
+from srpo_verl.base.files import replacing
+from workflows.prepare.adapters.benchmark import PrepareError
 
 MANIFEST = "manifest.json"
 _BATCH = 64  # rows per row group; a row of code tests can be megabytes
@@ -62,18 +62,11 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def _replace(path: Path, write_to: Callable[[Path], Any]) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-
     def all_of_it() -> None:
-        write_to(partial)
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
-        partial.replace(path)
+        with replacing(path) as partial:
+            write_to(partial)
 
-    try:
-        _guarded(all_of_it, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    _guarded(all_of_it, path)
 
 
 def _guarded(action: Callable[[], Any], path: Path) -> None:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from reward_fns.check import Problem, check_rows
 from workflows.prepare import output, published, registry, sources
 from workflows.prepare.adapters import sdpo_rows
-from workflows.prepare.benchmark import Benchmark, PrepareError, Row
+from workflows.prepare.adapters.benchmark import Benchmark, PrepareError, Row
 
 VERSION = 1  # of the manifest
 BadRows = Literal["refuse", "drop", "keep"]

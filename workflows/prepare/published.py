@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from workflows.prepare.benchmark import Published
+from workflows.prepare.adapters.benchmark import Published
 
 EXACT, COUNT, COUNT_DIFFERS, CONTENT_DIFFERS, UNKNOWN = (
     "exact: the published rows",

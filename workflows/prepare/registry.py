@@ -6,7 +6,7 @@ import difflib
 from importlib.metadata import EntryPoint, entry_points
 
 from workflows.prepare.adapters import maths, programs, sciknoweval, tooluse
-from workflows.prepare.benchmark import Benchmark, PrepareError
+from workflows.prepare.adapters.benchmark import Benchmark, PrepareError
 
 ENTRY_POINT_GROUP = "srpo_verl.datasets"
 BUILTIN = {
@@ -49,6 +49,6 @@ def _load(point: EntryPoint) -> Benchmark:
         raise PrepareError(f"{point.value} cannot be imported: {type(error).__name__}: {error}") from error
     if not isinstance(candidate, Benchmark):
         raise PrepareError(
-            f"{point.value} is a {type(candidate).__name__}, not a workflows.prepare.benchmark.Benchmark"
+            f"{point.value} is a {type(candidate).__name__}, not a workflows.prepare.adapters.benchmark.Benchmark"
         )
     return candidate

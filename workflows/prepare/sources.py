@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from workflows.prepare.adapters import sdpo_rows
-from workflows.prepare.benchmark import Benchmark, HubSplit, PrepareError, Row
+from workflows.prepare.adapters.benchmark import Benchmark, HubSplit, PrepareError, Row
 
 SUFFIXES = (".json", ".jsonl", ".parquet")
 _SPLIT_NAME = re.compile(r"(train|test)(?![a-z0-9])")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from srpo_verl.base.files import write_atomically
 from workflows.report.budget_tables import ablation_table, accuracy_table, benchmarks, methods, models, speed_table
 from workflows.report.comparison import final_tables, overview_table, paper_table, settings_table
 from workflows.report.curves import panels
@@ -149,10 +150,7 @@ def _writable(out: Path) -> None:
 
 def _write(path: Path, data: bytes) -> None:
     """Whole or not at all: an earlier report stays as it was until the new file is complete."""
-    partial = path.with_name(f".{path.name}.partial")
     try:
-        partial.write_bytes(data)
-        partial.replace(path)
+        write_atomically(path, data)
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise OSError(f"cannot write {path}: {error.strerror}. Free some space, or name another --out.") from error

@@ -7,13 +7,6 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-# 97.5 % quantiles of Student's t for 1..30 degrees of freedom; the normal one beyond.
-_T = (
-    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131,
-    2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
-)  # fmt: skip
-_NORMAL = 1.960
-
 
 @dataclass(frozen=True)
 class Estimate:
@@ -25,8 +18,24 @@ class Estimate:
 
 
 def t_quantile(degrees: int) -> float:
-    """The 97.5 % quantile of Student's t."""
-    return _T[degrees - 1] if degrees <= len(_T) else _NORMAL
+    """The 97.5 % quantile of Student's t for any whole number of degrees of freedom, at least 1."""
+    # t = sqrt(degrees) tan(angle), and P(|T| < t) grows with the angle: halve the quarter circle until it is found.
+    low, high = 0.0, math.pi / 2
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _within(middle, degrees) < 0.95 else (low, middle)
+    return math.sqrt(degrees) * math.tan(low)
+
+
+def _within(angle: float, degrees: int) -> float:
+    """P(|T| < sqrt(degrees) tan(angle)): a finite sum of powers of the cosine (Abramowitz and Stegun, 26.7.3 and 4)."""
+    odd = degrees % 2
+    term = math.sin(angle) * (math.cos(angle) if odd else 1.0)
+    total = term if degrees > 1 else 0.0
+    for power in range(2 + odd, degrees - 1, 2):
+        term *= math.cos(angle) ** 2 * (power - 1) / power
+        total += term
+    return 2 / math.pi * (angle + total) if odd else total
 
 
 def estimate(values: Sequence[float]) -> Estimate | None:

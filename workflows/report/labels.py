@@ -6,24 +6,16 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from fnmatch import fnmatchcase
+from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from srpo_verl.config import METHODS, SRPOConfig, method_settings
 from workflows.report.config_differences import differing_settings
 from workflows.run_reader import Run
 
-# (srpo.route, srpo.policy_gradient, srpo.advantage_mix > 0)
-_METHODS = {
-    ("none", "all", False): "GRPO",
-    ("all", "none", False): "SDPO",
-    ("incorrect", "unrouted", False): "SRPO",
-    ("all", "all", True): "Advantage Mix",
-    ("correct", "none", False): "SDPO on correct only",
-    ("incorrect", "none", False): "SDPO on incorrect only",
-}
 TOGETHER = " + "
-ROUTING_ONLY = "SRPO, routing only"
-ORDER = ("GRPO", "SDPO", "SRPO", ROUTING_ONLY, "Advantage Mix", "SDPO on correct only", "SDPO on incorrect only")
+ORDER = tuple(METHODS.values())
 
 
 @dataclass(frozen=True)
@@ -50,15 +42,24 @@ def method_of(run: Run) -> str:
     """The paper's name for the run's `srpo` settings; the experiment's name for a combination it has none for."""
     if run.get("srpo") is None:
         return str(run.get("trainer.experiment_name", "unnamed"))
-    key = (
-        run.get("srpo.route"),
-        run.get("srpo.policy_gradient"),
-        float(run.get("srpo.advantage_mix", 0)) > 0,
-    )
-    name = _METHODS.get(key)
-    if name == "SRPO" and float(run.get("srpo.beta", 1)) == 0:
-        return ROUTING_ONLY
-    return name or str(run.get("trainer.experiment_name", "unnamed"))
+    own = _traits({key: run.get(f"srpo.{key}", default) for key, default in vars(SRPOConfig()).items()})
+    alike = [(title, beta) for title, (*rest, beta) in _methods().items() if rest == own[:-1]]
+    if not alike:
+        return str(run.get("trainer.experiment_name", "unnamed"))
+    # The weights tell methods apart that are alike in all else; another beta is no other method.
+    return next((title for title, beta in alike if beta == own[-1]), alike[0][0])
+
+
+def _traits(srpo: Mapping[str, Any]) -> list[Any]:
+    """What makes a method of `srpo.*` settings: who is distilled, who not, and by which functions."""
+    weighted = [float(srpo[key]) > 0 for key in ("advantage_mix", "beta")]
+    named = [srpo[key] for key in ("route", "policy_gradient", "advantage", "divergence", "weighting")]
+    return [*named, *weighted]
+
+
+@cache
+def _methods() -> dict[str, list[Any]]:
+    return {title: _traits({**vars(SRPOConfig()), **method_settings(name)}) for name, title in METHODS.items()}
 
 
 def model_of(run: Run) -> str:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +19,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from workflows.reproduce.cell import Cell
+from srpo_verl.base.files import write_atomically
+from workflows.reproduce.spec.cell import Cell
 
 SPEC, JOB, OUTCOME, EXIT_CODE, LOCK = "spec.json", "job.json", "outcome.json", "exit_code", "lock"
 DONE, FAILED, REJECTED = "done", "failed", "rejected"
@@ -99,16 +99,6 @@ def changes(cell: Cell, data: Path) -> list[str]:
 
 def data_digests(cell: Cell, data: Path) -> dict[str, str | None]:
     return {name: _digest(data / getattr(cell.benchmark, name)) for name in ("train", "val")}
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """The whole file or none of it, also if the machine stops now."""
-    new = path.with_name(f".{path.name}.{os.getpid()}")
-    with new.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    new.replace(path)
 
 
 @contextmanager

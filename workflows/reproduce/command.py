@@ -13,14 +13,14 @@ from rich.console import Console
 from rich.table import Table
 
 from workflows.reproduce.backends import Backend, BackendError, backend_of
-from workflows.reproduce.cell import Cell, cells, select
 from workflows.reproduce.cell_files import DONE
-from workflows.reproduce.grid import Grid
 from workflows.reproduce.listener import COLOURS, GridDisplay
 from workflows.reproduce.run_cell import next_job_name
 from workflows.reproduce.run_grid import GridRefused, check_before, report_of, run_grid
-from workflows.reproduce.settings_file import SettingsError, load
-from workflows.reproduce.site import Site
+from workflows.reproduce.spec.cell import Cell, cells, select
+from workflows.reproduce.spec.grid import Grid
+from workflows.reproduce.spec.settings_file import SettingsError, load
+from workflows.reproduce.spec.site import Site
 from workflows.reproduce.states import CellState, cost, state_of, summary
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)

@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from workflows.metrics_log import Record
-from workflows.reproduce.cell import Cell
 from workflows.reproduce.cell_files import DONE, Outcome
+from workflows.reproduce.spec.cell import Cell
 
 COLOURS = {DONE: "green", "failed": "red", "rejected": "yellow"}
 

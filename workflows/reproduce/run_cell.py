@@ -9,9 +9,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from srpo_verl.base.files import write_atomically
 from workflows.metrics_log import Record
 from workflows.reproduce.backends import Backend, BackendError
-from workflows.reproduce.cell import Cell
 from workflows.reproduce.cell_files import (
     DONE,
     EXIT_CODE,
@@ -22,11 +22,11 @@ from workflows.reproduce.cell_files import (
     Start,
     read_exit_code,
     read_start,
-    write_atomically,
     write_outcome,
     write_spec,
     write_start,
 )
+from workflows.reproduce.spec.cell import Cell
 from workflows.run_errors import explain
 
 LOG = "train.log"

@@ -13,11 +13,11 @@ from typing import Protocol
 from workflows.compose_config import ConfigError, compose_config
 from workflows.metrics_log import Record
 from workflows.reproduce.backends import Backend
-from workflows.reproduce.cell import Cell
 from workflows.reproduce.cell_files import DONE, FAILED, REJECTED, Outcome, cell_lock
-from workflows.reproduce.grid import Grid
 from workflows.reproduce.run_cell import Stopped, run_cell
-from workflows.reproduce.site import Site
+from workflows.reproduce.spec.cell import Cell
+from workflows.reproduce.spec.grid import Grid
+from workflows.reproduce.spec.site import Site
 from workflows.reproduce.states import CHANGED, CellState, state_of
 
 

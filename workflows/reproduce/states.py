@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from workflows.reproduce.backends import Backend, BackendError
-from workflows.reproduce.cell import Cell
 from workflows.reproduce.cell_files import (
     DONE,
     FAILED,
@@ -18,7 +17,8 @@ from workflows.reproduce.cell_files import (
     read_outcome,
     read_start,
 )
-from workflows.reproduce.site import Site
+from workflows.reproduce.spec.cell import Cell
+from workflows.reproduce.spec.site import Site
 
 RUNNING, UNWATCHED, STOPPED, PENDING, CHANGED = "running", "unwatched", "stopped", "pending", "changed"
 # In the order of a summary.

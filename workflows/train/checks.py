@@ -37,17 +37,21 @@ def check(config: DictConfig, console: Console) -> None:
 
 
 def check_plan(config: DictConfig) -> Iterator[Check]:
-    """Whether the run fits into memory; a failure with the changes that `srpo plan` would advise."""
+    """Whether the run fits into memory, with the changes that `srpo plan` would advise if not.
+
+    A failure where such a plan was measured, else a warning.
+    """
     try:
         plan = plan_config(config, None if config.trainer.device == "cpu" else gpu_here())
     except ValueError as error:
         yield warn("plan", f"memory and time cannot be told: {error}")
         return
+    finding, doubt = (fail, "") if plan.measured else (warn, ", by formulas that were never measured on a GPU")
     misfits = plan.misfits()
     for misfit in misfits:
-        yield fail("plan", misfit)
+        yield finding("plan", misfit)
     if misfits:
         mend = " or ".join(" ".join(change.overrides) for change in advise(plan) if change.fits)
-        yield fail("plan", "the run does not fit", mend or "see `srpo plan` for this config")
+        yield finding("plan", f"the run does not fit{doubt}", mend or "see `srpo plan` for this config")
     else:
         yield ok("plan", f"about {plan.step_seconds:.0f} s per step")

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from srpo_verl.training.durable.checkpoint_store import complete
+from srpo_verl.training.durable.checkpoint_store import newest
 from workflows.run_reader import METRICS, STARTS
 from workflows.verl_run import RunFiles
 
@@ -73,8 +73,8 @@ def claim_run(folder: Path, *, resume: bool, fresh: bool) -> TrainFiles:
 
 def newest_checkpoint(folder: Path) -> Path | None:
     """The `global_step_N` that a resumed run goes on from: the last that was completed."""
-    whole = complete(folder)
-    return whole[-1].folder if whole else None
+    found = newest(folder)
+    return found.folder if found else None
 
 
 def _starts(folder: Path) -> list[Path]:

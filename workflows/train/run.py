@@ -7,9 +7,9 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from omegaconf import DictConfig
 from rich.console import Console
 
+from srpo_verl.config.planned_steps import planned_steps
 from workflows.compose_config import compose_config
 from workflows.run_display import display
 from workflows.run_folder import SUMMARY
@@ -90,27 +90,14 @@ def train(
 def environment(
     files: TrainFiles, *, cpu: bool, nodes: int = 1, base: Mapping[str, str] | None = None
 ) -> dict[str, str]:
-    """The environment of the child: as for the demo, but with the network, metrics where the trainer puts them (in a
-    folder of each start's own), and the user's Ray cluster; without one, a run on one node starts its own."""
+    """The environment of the child: as for the demo, but metrics where the trainer puts them (in a folder of each
+    start's own), and the user's Ray cluster; without one, a run on one node starts its own."""
     given = dict(os.environ if base is None else base)
     made = run_environment(files, cpu=cpu, base=given)
-    dropped = ["VERL_FILE_LOGGER_PATH", "TENSORBOARD_DIR", "HF_HUB_OFFLINE"] + ["RAY_ADDRESS"] * (nodes > 1)
+    dropped = ["VERL_FILE_LOGGER_PATH", "TENSORBOARD_DIR"] + ["RAY_ADDRESS"] * (nodes > 1)
     for name in dropped:
         made.pop(name, None)
-    return {**made, **{name: given[name] for name in ("HF_HUB_OFFLINE", "RAY_ADDRESS") if name in given}}
-
-
-def planned_steps(config: DictConfig) -> int | None:
-    """How many steps the config asks for, for the progress bar; None where that cannot be known."""
-    if (steps := config.trainer.total_training_steps) is not None:
-        return int(steps)
-    files = config.data.train_files
-    if not isinstance(files, str) or not files.endswith(".parquet") or not os.path.isfile(os.path.expanduser(files)):
-        return None
-    import pyarrow.parquet
-
-    rows = pyarrow.parquet.read_metadata(os.path.expanduser(files)).num_rows
-    return (rows // int(config.data.train_batch_size)) * int(config.trainer.total_epochs)
+    return {**made, "RAY_ADDRESS": given["RAY_ADDRESS"]} if "RAY_ADDRESS" in given else made
 
 
 def _over_all_starts(files: TrainFiles, outcome: RunOutcome) -> RunOutcome:

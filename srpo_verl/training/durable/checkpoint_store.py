@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from srpo_verl.base.files import sync, write_atomically
+
 MARKER = "srpo_checkpoint.json"
 TRACKER = "latest_checkpointed_iteration.txt"
 BEST = "best_checkpoint.json"
@@ -69,21 +71,6 @@ def step_folder(root: Path, step: int) -> Path:
     return root / f"global_step_{step}"
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """The file is the old one or the new one, whatever happens, and durable on return. Raises OSError."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with open(temporary, "w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-    _sync(path.parent)
-
-
 def begin(folder: Path, step: int) -> None:
     """An empty checkpoint folder that says of itself that it is not complete; what was there is removed."""
     discard(folder)
@@ -97,9 +84,9 @@ def finish(folder: Path, *, step: int, run: str, **contents: Any) -> Checkpoint:
     """Declare the folder complete: sync every file, write down their sizes, then the marker, then verl's tracker."""
     files = _files(folder)
     for name in files:
-        _sync(folder / name)
+        sync(folder / name)
     for parent in {(folder / name).parent for name in files} | {folder}:
-        _sync(parent)
+        sync(parent)
     serial = 1 + max((other.serial for other in complete(folder.parent)), default=0)
     marker = {
         "complete": True,
@@ -149,6 +136,11 @@ def complete(root: Path) -> list[Checkpoint]:
     return sorted(
         (found for _, found in _inspected(root) if isinstance(found, Checkpoint)), key=lambda found: found.serial
     )
+
+
+def newest(root: Path) -> Checkpoint | None:
+    """The last whole checkpoint that was saved below `root`: what a resumed run goes on from."""
+    return max(complete(root), key=lambda found: found.serial, default=None)
 
 
 def broken(root: Path) -> dict[str, IncompleteCheckpointError]:
@@ -223,11 +215,3 @@ def _files(folder: Path) -> dict[str, int]:
     """Size in bytes of every file below `folder` except the marker, by relative name."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MARKER)
     return {str(path.relative_to(folder)): path.stat().st_size for path in paths}
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

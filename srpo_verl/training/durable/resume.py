@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
+from srpo_verl.config.planned_steps import planned_steps, train_files
 from srpo_verl.config.schema import SRPOConfig
 from srpo_verl.training.durable.checkpoint_store import (
     MARKER,
@@ -25,6 +26,7 @@ from srpo_verl.training.durable.checkpoint_store import (
     broken,
     complete,
     inspect,
+    newest,
 )
 from srpo_verl.training.durable.run_record import PACKAGES, foreign_variants, package_version
 
@@ -101,7 +103,7 @@ def plan_resume(config: DictConfig, srpo: SRPOConfig) -> ResumePlan:
         plan.problems += _without_marker(plan.folder, config, srpo)
     if plan.problems:
         return plan
-    step, steps = _step(plan.folder), total_steps(config)
+    step, steps = _step(plan.folder), planned_steps(config)
     plan.notes.append(f"resuming from {plan.folder}, step {step}")
     if steps is not None and step >= steps and not config.trainer.val_only:
         nothing = (
@@ -126,7 +128,7 @@ def identity(config: DictConfig, srpo: SRPOConfig) -> dict[str, Any]:
     return {
         "ranks": config.trainer.nnodes * config.trainer.n_gpus_per_node,
         "model": _model(str(config.actor_rollout_ref.model.path)),
-        "data": {**data, "files": [_file(path) for path in _files(config)]},
+        "data": {**data, "files": [_file(path) for path in train_files(config)]},
         "srpo": algorithm,
         "variants": foreign_variants(srpo),
         "lr": config.actor_rollout_ref.actor.optim.lr,
@@ -134,24 +136,13 @@ def identity(config: DictConfig, srpo: SRPOConfig) -> dict[str, Any]:
     }
 
 
-def total_steps(config: DictConfig) -> int | None:
-    """`trainer.total_training_steps`, else what epochs and rows give; None if the rows are not known here."""
-    if config.trainer.total_training_steps is not None:
-        return int(config.trainer.total_training_steps)
-    rows = [_file(path).get("rows") for path in _files(config)]
-    if config.data.get("filter_overlong_prompts", False) or not rows or None in rows:
-        return None
-    return sum(rows) // config.data.train_batch_size * config.trainer.total_epochs  # type: ignore[arg-type]
-
-
 def _newest(root: Path, plan: ResumePlan) -> None:
     """The newest whole checkpoint, and what was passed over on the way to it."""
-    whole, damaged = complete(root), broken(root)
+    damaged = broken(root)
     for name, reason in damaged.items():
         plan.notes.append(f"{root / name} is passed over: {reason}")
-    if whole:
-        plan.checkpoint = whole[-1]
-    elif any(not isinstance(reason, UnfinishedSaveError) for reason in damaged.values()):
+    plan.checkpoint = newest(root)
+    if plan.checkpoint is None and any(not isinstance(reason, UnfinishedSaveError) for reason in damaged.values()):
         plan.problems.append(
             f"{root} has no complete checkpoint to resume from. Name one with trainer.resume_mode=resume_path and "
             "trainer.resume_from_path, or start anew with trainer.resume_mode=disable in another folder. "
@@ -267,11 +258,6 @@ def _model(path: str) -> dict[str, Any]:
     with open(file) as handle:
         described = json.load(handle)
     return {"path": path, **{key: described.get(key) for key in _MODEL_KEYS}}
-
-
-def _files(config: DictConfig) -> list[str]:
-    files = config.data.train_files
-    return [str(path) for path in files] if isinstance(files, list | ListConfig) else [str(files)]
 
 
 def _file(path: str) -> dict[str, Any]:

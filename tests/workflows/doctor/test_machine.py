@@ -31,6 +31,8 @@ def test_memory_against_what_the_run_needs(memory, total, available, limit, stat
     (check,) = machine.check_memory(10 * GIB)
     assert check.status is status
     assert "the run needs about 10.0" in check.found
+    (unmeasured,) = machine.check_memory(10 * GIB, measured=False)
+    assert unmeasured.status is (Status.WARN if status is Status.FAIL else status)
 
 
 def test_the_limit_of_a_container(tmp_path):

@@ -1,5 +1,6 @@
 import pytest
 
+from workflows.doctor import packages
 from workflows.doctor.check import Status
 from workflows.doctor.packages import check_packages, python_version, strays, unmet
 
@@ -26,6 +27,11 @@ def test_requirements_count_with_their_extras(installed, extras, said):
     problems = unmet("verl", VERL, installed, extras)
     assert len(problems) == len(said)
     assert all(problem.startswith(start) for problem, start in zip(problems, said, strict=True))
+
+
+def test_a_foreign_package_of_our_name_is_a_failure(monkeypatch):
+    monkeypatch.setattr(packages, "check_package", lambda: "another package `workflows`")
+    assert [check.found for check in check_packages() if check.status is Status.FAIL] == ["another package `workflows`"]
 
 
 def test_python_too_new():

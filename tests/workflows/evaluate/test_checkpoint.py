@@ -10,6 +10,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from srpo_verl.training.durable import checkpoint_store
 from workflows.cli import app
 from workflows.evaluate.checkpoint import MERGED, CheckpointError, check_whole, find_actor, resolve_model
 
@@ -44,6 +45,23 @@ def test_every_name_of_a_checkpoint_means_its_actor(tmp_path):
         assert find_actor(path) == actor
     shutil.move(tmp_path / "run", tmp_path / "demo" / "checkpoints")
     assert find_actor(tmp_path / "demo") == tmp_path / "demo" / "checkpoints" / "global_step_10" / "actor"
+
+
+def test_the_newest_is_the_last_whole_one(tmp_path):
+    """A save that was interrupted is passed over, and going back to an earlier step makes that the newest."""
+    for step in (10, 4, 20):
+        checkpoint_store.begin(tmp_path / f"global_step_{step}", step)
+        write_checkpoint(tmp_path / f"global_step_{step}")
+        if step < 20:
+            checkpoint_store.finish(tmp_path / f"global_step_{step}", step=step, run="run")
+    (tmp_path / "global_step_20" / "actor" / "fsdp_config.json").unlink()
+    actor = find_actor(tmp_path)
+    assert actor == tmp_path / "global_step_4" / "actor"
+    check_whole(actor)
+    for step in (4, 10):
+        shutil.rmtree(tmp_path / f"global_step_{step}")
+    with pytest.raises(CheckpointError, match=r"that is whole .*global_step_20: the save was interrupted"):
+        find_actor(tmp_path)
 
 
 def test_a_checkpoint_that_is_merged_already_or_holds_a_model_is_not_merged(tmp_path):

@@ -134,8 +134,8 @@ def test_a_full_disk_keeps_what_was_graded(tmp_path, monkeypatch):
     real, calls = os.fsync, []
 
     def fsync(number):
-        calls.append(number)
-        if len(calls) == 2:
+        calls.append(os.path.basename(os.readlink(f"/proc/self/fd/{number}")))
+        if calls.count("items.jsonl") == 2:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         real(number)
 
@@ -201,8 +201,12 @@ def test_data_files(tmp_path):
     assert len(read_rows(good)) == 3
     assert len(read_rows(good, 2)) == 2
     pq.write_table(pa.Table.from_pylist([{"question": "?"}]), tmp_path / "columns.parquet")
-    with pytest.raises(ValueError, match=r"lacks the column\(s\) data_source, prompt, reward_model; it has question"):
+    with pytest.raises(ValueError, match=r"lacks the column\(s\) data_source, prompt, reward_model; it has"):
         read_rows(tmp_path / "columns.parquet")
+    unanswerable = [*questions(2), {**questions(1)[0], "prompt": []}]
+    pq.write_table(pa.Table.from_pylist(unanswerable), tmp_path / "unanswerable.parquet")
+    with pytest.raises(ValueError, match=r"has 1 of 3 rows without a prompt \(rows 2\)$"):
+        read_rows(tmp_path / "unanswerable.parquet")
     with pytest.raises(ValueError, match="srpo prepare"):
         read_rows(tmp_path / "missing.parquet")
     good.write_bytes(good.read_bytes()[:100])

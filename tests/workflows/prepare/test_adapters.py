@@ -13,7 +13,7 @@ from reward_fns import registry as graders
 from tests.workflows.prepare import hub_rows
 from workflows.prepare import registry
 from workflows.prepare.adapters import maths, programs, sciknoweval, sdpo_rows
-from workflows.prepare.benchmark import HubSplit, PrepareError
+from workflows.prepare.adapters.benchmark import HubSplit, PrepareError
 from workflows.prepare.pipeline import prepare
 
 
@@ -144,7 +144,7 @@ def test_packed_tests_are_text_or_refused():
 
 def test_a_benchmark_of_ones_own_by_module_name(tmp_path, monkeypatch):
     (tmp_path / "my_data.py").write_text(
-        "from workflows.prepare.benchmark import Benchmark, Question\n"
+        "from workflows.prepare.adapters.benchmark import Benchmark, Question\n"
         "def adapt(row, split):\n    return Question(row['q'], row['a'])\n"
         "MINE = Benchmark('mine', 'math', 'math', adapt, columns=('q', 'a'))\n"
     )
@@ -166,7 +166,7 @@ def test_benchmarks_of_other_packages_are_entry_points_and_a_broken_one_harms_no
         "[srpo_verl.datasets]\ntheirs = their_data:THEIRS\nbroken = their_data:MISSING\n"
     )
     (tmp_path / "their_data.py").write_text(
-        "from workflows.prepare.benchmark import Benchmark\n"
+        "from workflows.prepare.adapters.benchmark import Benchmark\n"
         "THEIRS = Benchmark('theirs', 'math', 'math', print, columns=())\n"
     )
     monkeypatch.syspath_prepend(tmp_path)

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from tests.workflows.prepare import hub_rows
 from workflows.cli import app
 from workflows.prepare import published, registry, sources
-from workflows.prepare.benchmark import HubSplit, PrepareError, Published
+from workflows.prepare.adapters.benchmark import HubSplit, PrepareError, Published
 from workflows.prepare.output import MANIFEST, read_manifest
 from workflows.prepare.pipeline import prepare
 

@@ -19,8 +19,8 @@ from workflows.run_reader import Run
         ("sdpo", "SDPO"),
         ("srpo_routing_only", "SRPO, routing only"),
         ("advantage_mix", "Advantage Mix"),
-        ("sdpo_correct_only", "SDPO on correct only"),
-        ("sdpo_incorrect_only", "SDPO on incorrect only"),
+        ("sdpo_correct_only", "SDPO, correct only"),
+        ("sdpo_incorrect_only", "SDPO, incorrect only"),
     ],
 )
 def test_method_of_each_config(name, method, tmp_path):

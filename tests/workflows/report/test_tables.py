@@ -114,10 +114,16 @@ def test_seconds_per_step_in_the_window(tmp_path):
 
 
 def test_t_quantiles_are_those_of_the_distribution():
-    for degrees in (1, 2, 7, 30):
+    for degrees in (1, 2, 7, 12, 30, 39, 400):
         x = np.linspace(0, t_quantile(degrees), 200_001)
         log_scale = math.lgamma((degrees + 1) / 2) - math.lgamma(degrees / 2) - 0.5 * math.log(degrees * math.pi)
         density = np.exp(log_scale) * (1 + x**2 / degrees) ** (-(degrees + 1) / 2)
         assert np.trapezoid(density, x) == pytest.approx(0.475, abs=2e-5)
+    assert t_quantile(12) == pytest.approx(2.178813, abs=1e-6)
+    assert t_quantile(39) == pytest.approx(2.022691, abs=1e-6)
+    for count in (2, 13, 40):
+        values = [float(number) for number in range(count)]
+        found = estimate(values)
+        assert found.half_width == pytest.approx(t_quantile(count - 1) * np.std(values, ddof=1) / math.sqrt(count))
     assert estimate([]) is None
     assert estimate([0.5]).half_width is None

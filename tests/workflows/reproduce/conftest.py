@@ -8,11 +8,11 @@ import pytest
 import yaml
 
 from workflows.reproduce.backends import backend_of
-from workflows.reproduce.cell import cells
-from workflows.reproduce.grid import Grid
 from workflows.reproduce.run_grid import run_grid
-from workflows.reproduce.settings_file import load
-from workflows.reproduce.site import Site
+from workflows.reproduce.spec.cell import cells
+from workflows.reproduce.spec.grid import Grid
+from workflows.reproduce.spec.settings_file import load
+from workflows.reproduce.spec.site import Site
 from workflows.reproduce.states import state_of
 
 STAND_IN = Path(__file__).with_name("stand_in.py")

@@ -2,7 +2,7 @@
 """Stands in for the Python of a site: `stand_in.py -m verl.trainer.main_ppo --config-name=X key=value ...`.
 
 Does to the run folder what verl does, in milliseconds: a start with config and metrics, a record per step, a checkpoint
-every two steps, written before its step is logged and named last; resumes from it. Each step is also appended to
+every two steps, declared whole before its step is logged; resumes from it. Each step is also appended to
 `$STAND_IN_STEPS`, with no buffer, so that a test sees what was done how often. What goes wrong is in `stand_in.fault`.
 """
 
@@ -11,6 +11,8 @@ import os
 import sys
 import time
 from pathlib import Path
+
+from srpo_verl.training.durable.checkpoint_store import begin, finish, newest, step_folder
 
 SAVE_FREQ = 2
 
@@ -30,8 +32,8 @@ def main() -> None:
     steps = int(values.get("trainer.total_training_steps", 10_000))
     seconds = float(values.get("stand_in.seconds", 0.01))
     fault = values.get("stand_in.fault", "")
-    marker = folder / "latest_checkpointed_iteration.txt"
-    done = int(marker.read_text()) if marker.exists() else 0
+    checkpoint = newest(folder)
+    done = checkpoint.step if checkpoint else 0
     start = folder / "srpo_run" / f"{time.time_ns():020d}"
     start.mkdir(parents=True)
     (start / "config.yaml").write_text(json.dumps({"trainer": {"experiment_name": folder.name}}))
@@ -49,8 +51,8 @@ def main() -> None:
             if fault == "raises" and step == 2 and not (folder / "mended").exists():
                 raise RuntimeError("CUDA out of memory")
             if step % SAVE_FREQ == 0 or step == steps:
-                (folder / f"global_step_{step}").mkdir(exist_ok=True)
-                marker.write_text(str(step))
+                begin(step_folder(folder, step), step)
+                finish(step_folder(folder, step), step=step, run="stand-in")
             if fault == "dies_before_logging" and step == steps:
                 os._exit(9)
             accuracy = 0.1 if fault == "collapses" and step > 2 else 0.5

@@ -1,5 +1,5 @@
 from workflows.metrics_log import Record
-from workflows.reproduce.checks import Check, Collapse
+from workflows.reproduce.spec.checks import Check, Collapse
 
 
 def run(*values, metric="m"):

@@ -6,11 +6,11 @@ import pytest
 from typer.testing import CliRunner
 
 from workflows.reproduce import command
-from workflows.reproduce.cell import cells
-from workflows.reproduce.grid import Grid
 from workflows.reproduce.run_grid import GridRefused, check_before
-from workflows.reproduce.settings_file import load
-from workflows.reproduce.site import Site
+from workflows.reproduce.spec.cell import cells
+from workflows.reproduce.spec.grid import Grid
+from workflows.reproduce.spec.settings_file import load
+from workflows.reproduce.spec.site import Site
 from workflows.reproduce.states import PENDING, CellState
 
 EXAMPLES = Path(__file__).parents[3] / "examples"

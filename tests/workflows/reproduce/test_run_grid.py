@@ -1,5 +1,6 @@
 """The grid with a stand-in for training: every path of the program, in seconds."""
 
+import json
 import random
 import signal
 import subprocess
@@ -10,11 +11,12 @@ from collections import Counter
 import psutil
 import pytest
 
+from srpo_verl.training.durable import checkpoint_store as store
 from workflows.process_tree import family_of
 from workflows.reproduce.backends.local import CELL_VARIABLE
-from workflows.reproduce.cell import select
 from workflows.reproduce.cell_files import cell_lock
 from workflows.reproduce.run_grid import GridRefused
+from workflows.reproduce.spec.cell import select
 from workflows.reproduce.states import cost
 
 CELLS, STEPS = 12, 5
@@ -194,3 +196,22 @@ def test_cost_is_measured_or_unknown(laboratory):
     assert now().spent == pytest.approx(1000 / 3600)
     assert now().to_come == pytest.approx(11 * 1000 / 3600)
     assert now().unknown == 0
+
+
+def test_a_start_goes_on_from_a_whole_checkpoint_not_from_what_the_tracker_says(laboratory):
+    """The step before training is validated again unless the checkpoint that a start goes on from was logged."""
+    cell = laboratory.cells()[0]
+    _, site = laboratory.load()
+    skipped = "trainer.val_before_train=False"
+    start = cell.folder / "srpo_run" / "20260101-000000"
+    start.mkdir(parents=True)
+    (start / "config.yaml").write_text("{}")
+    (start / "metrics.jsonl").write_text(json.dumps({"step": 2, "data": {}}) + "\n")
+    # verl's tracker names a save that has no marker, or an interrupted one: the run begins anew.
+    (cell.folder / store.TRACKER).write_text("2")
+    assert skipped not in cell.command(site)
+    store.begin(store.step_folder(cell.folder, 2), 2)
+    assert skipped not in cell.command(site)
+    store.finish(store.step_folder(cell.folder, 2), step=2, run="run")
+    (cell.folder / store.TRACKER).unlink()
+    assert skipped in cell.command(site)

@@ -3,10 +3,10 @@
 import pytest
 import yaml
 
-from workflows.reproduce.cell import cells, select
-from workflows.reproduce.grid import Grid
-from workflows.reproduce.settings_file import SettingsError, load
-from workflows.reproduce.site import Site
+from workflows.reproduce.spec.cell import cells, select
+from workflows.reproduce.spec.grid import Grid
+from workflows.reproduce.spec.settings_file import SettingsError, load
+from workflows.reproduce.spec.site import Site
 
 GRID = {
     "name": "g",

@@ -7,7 +7,6 @@ import re
 import sys
 from pathlib import Path
 
-import pandas as pd
 import pytest
 from rich.console import Console
 from typer.testing import CliRunner
@@ -15,9 +14,12 @@ from typer.testing import CliRunner
 from srpo_verl.training.durable import checkpoint_store
 from workflows.cli import app
 from workflows.compose_config import ConfigError, compose_config
+from workflows.doctor.check import Status
+from workflows.plan.gpus import GPUS
 from workflows.run_reader import read_run
+from workflows.train import checks
 from workflows.train.folder import claim_run, newest_checkpoint
-from workflows.train.run import RunFailed, environment, planned_steps, train
+from workflows.train.run import RunFailed, environment, train
 
 REPOSITORY = Path(__file__).parents[3]
 
@@ -102,17 +104,6 @@ def test_the_childs_environment(tmp_path):
     assert "VLLM_CPU_KVCACHE_SPACE" not in given
 
 
-def test_the_number_of_steps_is_known_from_the_config_or_the_data(tmp_path):
-    data = tmp_path / "train.parquet"
-    pd.DataFrame({"a": range(50)}).to_parquet(data)
-    words = [f"data.train_files={data}", "data.train_batch_size=16"]
-    assert planned_steps(compose_config("srpo_tiny", words)) == 25
-    words += ["trainer.total_training_steps=null", "trainer.total_epochs=4"]
-    assert planned_steps(compose_config("srpo_tiny", words)) == 12
-    data.unlink()
-    assert planned_steps(compose_config("srpo_tiny", words)) is None
-
-
 def test_a_config_that_cannot_be_composed_touches_nothing(tmp_path):
     with pytest.raises(ConfigError, match="no config"):
         train("srpo_tinny", out=tmp_path / "run")
@@ -131,3 +122,16 @@ def test_checks_stop_a_run_before_it_starts(tmp_path):
     assert "train.parquet: there is no such file" in result.output
     assert "Nothing was started" in result.output
     assert not (tmp_path / "run").exists()
+
+
+def test_an_estimate_that_was_never_measured_is_a_warning(monkeypatch):
+    """Formulas for GPUs were not compared with a run: they do not stop one. Those for CPUs were, and do."""
+    shape = ["actor_rollout_ref.model.path=Qwen/Qwen3-32B"]
+    monkeypatch.setattr(checks, "gpu_here", lambda: GPUS["H20"])
+    found = list(checks.check_plan(compose_config("srpo", shape)))
+    assert {finding.status for finding in found} == {Status.WARN}
+    assert any("loss: " in finding.found for finding in found)
+    assert "never measured on a GPU" in found[-1].found
+    assert "tensor_model_parallel_size" in found[-1].mend
+    found = list(checks.check_plan(compose_config("srpo", [*shape, "platform=cpu"])))
+    assert {finding.status for finding in found} == {Status.FAIL}

@@ -6,7 +6,7 @@ One instruction for all of them, the one the math grader's "format_ok" is about:
 from __future__ import annotations
 
 from reward_fns.graders.math import gold_answer
-from workflows.prepare.benchmark import Benchmark, HubSplit, Published, Question, Row
+from workflows.prepare.adapters.benchmark import Benchmark, HubSplit, Published, Question, Row
 
 INSTRUCTION = "Please reason step by step, and put your final answer within \\boxed{}."
 # DAPO's own instruction, around its problems.

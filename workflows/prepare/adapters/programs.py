@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Sequence
 from typing import Any
 
-from workflows.prepare.benchmark import Benchmark, HubSplit, PrepareError, Published, Question, Row
+from workflows.prepare.adapters.benchmark import Benchmark, HubSplit, PrepareError, Published, Question, Row
 
 FENCE = "Put the program in one ```python block."
 # SDPO's window of LiveCodeBench v6.

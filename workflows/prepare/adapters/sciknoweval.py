@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from workflows.prepare.benchmark import Benchmark, HubSplit, Published, Question, Row
+from workflows.prepare.adapters.benchmark import Benchmark, HubSplit, Published, Question, Row
 
 TYPES = ("mcq-4-choices", "mcq-2-choices")
 SYSTEM = (

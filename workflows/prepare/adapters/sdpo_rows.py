@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from workflows.prepare.benchmark import PrepareError, Question, Row
+from workflows.prepare.adapters.benchmark import PrepareError, Question, Row
 
 COLUMNS = ("kind", "dataset", "prompt", "answer")
 _LETTERS = "ABCDEFGHIJ"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from workflows.prepare.adapters import sdpo_rows
-from workflows.prepare.benchmark import Benchmark, Published
+from workflows.prepare.adapters.benchmark import Benchmark, Published
 
 BENCHMARKS = [
     Benchmark(

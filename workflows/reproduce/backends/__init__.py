@@ -9,7 +9,7 @@ from workflows.reproduce.backends.kubernetes import KubernetesJobs
 from workflows.reproduce.backends.local import Local
 from workflows.reproduce.backends.ray_jobs import RayJobs
 from workflows.reproduce.backends.slurm import SlurmJobs
-from workflows.reproduce.site import Site
+from workflows.reproduce.spec.site import Site
 
 BACKENDS: Mapping[str, type[Backend]] = {
     "local": Local,

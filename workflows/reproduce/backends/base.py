@@ -15,9 +15,10 @@ from typing import Any
 
 import jinja2
 
-from workflows.reproduce.cell import Cell
-from workflows.reproduce.site import Site
-from workflows.verl_run import CPU_ENVIRONMENT, QUIET_ENVIRONMENT
+from srpo_verl.cpu.environment import CPU_ENVIRONMENT
+from workflows.reproduce.spec.cell import Cell
+from workflows.reproduce.spec.site import Site
+from workflows.verl_run import QUIET_ENVIRONMENT
 
 
 class BackendError(RuntimeError):
@@ -46,9 +47,8 @@ class Backend(ABC):
         }
 
     def environment(self) -> dict[str, str]:
-        """Variables every process gets unless it has them already. Hub access is the site's decision."""
-        quiet = {name: value for name, value in QUIET_ENVIRONMENT.items() if name != "HF_HUB_OFFLINE"}
-        return {**quiet, **(CPU_ENVIRONMENT if self.site.cpu_only else {})}
+        """Variables every process gets unless it has them already."""
+        return {**QUIET_ENVIRONMENT, **(CPU_ENVIRONMENT if self.site.cpu_only else {})}
 
     @abstractmethod
     def submission(self, cell: Cell, job: str) -> str:

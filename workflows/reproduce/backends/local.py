@@ -9,8 +9,8 @@ import psutil
 
 from workflows.process_tree import ProcessTree, family_of
 from workflows.reproduce.backends.base import Backend
-from workflows.reproduce.cell import Cell
-from workflows.reproduce.site import Site
+from workflows.reproduce.spec.cell import Cell
+from workflows.reproduce.spec.site import Site
 
 # Marks every process of a local cell, so that what survived a SIGKILL of this program is found.
 CELL_VARIABLE = "SRPO_CELL"

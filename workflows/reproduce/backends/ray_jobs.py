@@ -9,7 +9,7 @@ import time
 from typing import Any
 
 from workflows.reproduce.backends.base import Backend, BackendError
-from workflows.reproduce.cell import Cell
+from workflows.reproduce.spec.cell import Cell
 
 # Ray's own limit is that of its health checks: five, three seconds apart, each with ten seconds to answer.
 SECONDS_TO_MISS_A_NODE = 60.0

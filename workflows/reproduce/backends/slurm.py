@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 
 from workflows.reproduce.backends.base import Backend, BackendError, call
-from workflows.reproduce.cell import Cell
+from workflows.reproduce.spec.cell import Cell
 
 
 class SlurmJobs(Backend):

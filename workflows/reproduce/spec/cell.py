@@ -10,9 +10,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from workflows.reproduce.checks import rejection
-from workflows.reproduce.grid import Benchmark, Budget, Grid, Method, Model
-from workflows.reproduce.site import Site
+from srpo_verl.training.durable.checkpoint_store import newest
+from workflows.reproduce.spec.checks import rejection
+from workflows.reproduce.spec.grid import Benchmark, Budget, Grid, Method, Model
+from workflows.reproduce.spec.site import Site
 from workflows.run_reader import Record, read_records
 from workflows.training_clock import training_clock
 from workflows.verl_run import hydra_value
@@ -142,9 +143,8 @@ class Cell:
 
         A run killed between the two has lost the metrics of that step; if it was the last, no step is left to log.
         """
-        marker = self.folder / "latest_checkpointed_iteration.txt"
-        logged = {record.step for record in self.records()}
-        return marker.is_file() and int(marker.read_text()) in logged
+        checkpoint = newest(self.folder)
+        return checkpoint is not None and checkpoint.step in {record.step for record in self.records()}
 
 
 def cells(grid: Grid, runs: Path) -> list[Cell]:

@@ -1,4 +1,4 @@
-"""The grid file: what is run. Where and how it is run is the site file's matter (`workflows.reproduce.site`)."""
+"""The grid file: what is run. Where and how it is run is the site file's matter (`workflows.reproduce.spec.site`)."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, model_validator
 
 from workflows.compose_config import config_names
-from workflows.reproduce.checks import Check, Collapse
-from workflows.reproduce.settings_file import Strict, checked_overrides
+from workflows.reproduce.spec.checks import Check, Collapse
+from workflows.reproduce.spec.settings_file import Strict, checked_overrides
 
 # Names become folder names, Slurm and Kubernetes job names; `__` separates the coordinates of a cell.
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]+([._-][a-z0-9]+|_[a-z0-9]+)*$", max_length=40)]

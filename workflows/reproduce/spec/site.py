@@ -12,8 +12,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from workflows.reproduce.grid import Overrides
-from workflows.reproduce.settings_file import Strict
+from workflows.reproduce.spec.grid import Overrides
+from workflows.reproduce.spec.settings_file import Strict
 
 
 class RayCluster(Strict):

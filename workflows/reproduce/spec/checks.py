@@ -12,7 +12,7 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from workflows.metrics_log import Record
-from workflows.reproduce.settings_file import Strict
+from workflows.reproduce.spec.settings_file import Strict
 
 ACCURACY = "accuracy"
 
