@@ -74,7 +74,7 @@ class SRPOTrainer(DurableTrainer):
     """
 
     worker_class: type[SRPOWorker] = SRPOWorker
-    step: Step
+    this_step: Step  # `step` is verl's method
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -156,7 +156,7 @@ class SRPOTrainer(DurableTrainer):
         metrics["srpo/queue_entries"] = float(entries())
         metrics.update(bad_data_metrics(plan, take_failures(), getattr(self.train_dataset, "left_out", 0)))
         plan, prompts, left_out = self._teacher_prompts(batch, plan, responses)
-        self.step = Step(plan, scores, responses, prompts)
+        self.this_step = Step(plan, scores, responses, prompts)
         metrics.update(routing_metrics(plan))
         metrics.update(prompt_metrics(list(prompts.values()), left_out))
 
@@ -178,7 +178,7 @@ class SRPOTrainer(DurableTrainer):
     # ---- student's top-K -------------------------------------------------------------------------------------
 
     def _compute_old_log_prob(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
-        routed = self.step.plan.routed
+        routed = self.this_step.plan.routed
         put_fields(batch, {ROUTED: flags(routed)})
         wants_ids = self.srpo.logit_loss and self.srpo.support == "student"
         batch.extra_info[COLLECT_TOPK] = wants_ids and bool(routed.any())
@@ -189,7 +189,7 @@ class SRPOTrainer(DurableTrainer):
     def _compute_advantage(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
         # verl's advantages are overwritten below; its rejection and importance weights of the rollouts are used.
         batch = super()._compute_advantage(batch, metrics)
-        step, in_reward = self.step, bool(self.config.algorithm.use_kl_in_reward)
+        step, in_reward = self.this_step, bool(self.config.algorithm.use_kl_in_reward)
         names = ["response_mask", *(["token_level_rewards"] if in_reward else [])]
         data = get_fields(batch, names)
         require(data, names)
@@ -230,27 +230,27 @@ class SRPOTrainer(DurableTrainer):
 
     def _teacher_gain(self, batch: KVBatchMeta, masks: list[torch.Tensor]) -> dict[str, float]:
         """`srpo/teacher_gain`: one more pass of the teacher, over the siblings that are shown to it whole."""
-        shown = shown_siblings(self.step.plan, self.step.prompts)
+        shown = shown_siblings(self.this_step.plan, self.this_step.prompts)
         if not shown:
             return {}
-        answers = self._teacher().log_probs_of_shown(batch, shown, self.step.responses)
+        answers = self._teacher().log_probs_of_shown(batch, shown, self.this_step.responses)
         gain = teacher_gain(*answers, [masks[row] for row in shown])
         return {} if gain is None else {"srpo/teacher_gain": gain}
 
     # ---- update ----------------------------------------------------------------------------------------------
 
     def _update_actor(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
-        logit_loss = self.srpo.logit_loss and bool(self.step.prompts)
+        logit_loss = self.srpo.logit_loss and bool(self.this_step.prompts)
         batch.extra_info |= {ANY_ROUTED: logit_loss, STEP: self.global_steps}
         if logit_loss:
-            batch.extra_info[METRIC_SCALE] = self._mini_batches(len(batch)) / max(self.step.routed_tokens, 1)
+            batch.extra_info[METRIC_SCALE] = self._mini_batches(len(batch)) / max(self.this_step.routed_tokens, 1)
             batch.extra_info[MEASURE_BRANCHES] = self._is_due(self.srpo.grad_norm_freq)
         batch = super()._update_actor(batch, metrics)
         for key in [key for key in metrics if key.startswith("actor/srpo/")]:
             metrics[key.removeprefix("actor/")] = metrics.pop(key)
         if logit_loss and "srpo/sdpo_loss" not in metrics:
             raise RuntimeError(
-                f"{len(self.step.prompts)} rollouts are routed to the teacher, but the update reports no loss on them "
+                f"{len(self.this_step.prompts)} rollouts are routed to the teacher, but the update has no loss on them "
                 "(srpo/sdpo_loss): the workers do not run SRPO's objective, and training would go on as GRPO"
             )
         return batch

@@ -30,5 +30,5 @@ class MyTrainer(SRPOTrainer):
     worker_class = MyWorker
 
     def _compute_advantage(self, batch, metrics):
-        metrics["srpo/my_groups"] = float(self.step.plan.groups.groups)
+        metrics["srpo/my_groups"] = float(self.this_step.plan.groups.groups)
         return super()._compute_advantage(batch, metrics)
