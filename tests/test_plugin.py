@@ -41,14 +41,48 @@ def test_a_switched_off_plugin_is_named():
     assert "verl does not know SRPO's advantage estimator, trainer" in result.stderr
 
 
-def test_another_verl_is_refused(monkeypatch):
+@pytest.fixture
+def another_verl(monkeypatch):
     import verl
 
     from srpo_verl import plugin
 
-    monkeypatch.setattr(verl, "__version__", "0.10.0")
-    with pytest.raises(RuntimeError, match=r"written for verl 0\.9\.1, found 0\.10\.0"):
-        plugin.check_registered()
+    monkeypatch.setattr(verl, "__version__", "0.9.2")
+    plugin._check_names.cache_clear()
+    yield plugin
+    plugin._check_names.cache_clear()
+
+
+def test_another_verl_is_said_once_to_be_untested(another_verl, capsys):
+    another_verl.check_registered()
+    another_verl.check_registered()
+    told = "srpo: warning: srpo_verl is tested with verl 0.9.1, and this is 0.9.2; every name"
+    assert capsys.readouterr().err.count(told) == 1
+
+
+def test_the_tested_verl_is_not_spoken_of(another_verl, monkeypatch, capsys):
+    import verl
+
+    monkeypatch.setattr(verl, "__version__", another_verl.TESTED_WITH)
+    another_verl.check_registered()
+    assert "tested with" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("version", ["0.9.1", "0.9.2"])
+def test_a_verl_that_has_changed_under_us_is_refused_in_words(another_verl, monkeypatch, version):
+    import verl
+
+    from srpo_verl.verl_names import contract
+
+    monkeypatch.setattr(verl, "__version__", version)
+    change = "PPOTrainer._balance_batch is not there (needed by training.step.trainer)"
+    monkeypatch.setattr(contract, "broken", lambda: [change])
+    with pytest.raises(RuntimeError) as refused:
+        another_verl.check_registered()
+    assert str(refused.value).splitlines() == [
+        f"srpo_verl is tested with verl 0.9.1, and this is {version}. It cannot be used with it:",
+        f"  {change}",
+    ]
 
 
 def test_an_action_runs_once_after_the_import(tmp_path, monkeypatch):

@@ -18,6 +18,7 @@ from srpo_verl.config import settings
 from srpo_verl.core import checked_verdict
 from srpo_verl.training.rollout.rollout_seeds import rollout_seed
 from srpo_verl.training.watch.rollout_failures import note_failure
+from srpo_verl.verl_names.driver import undecorated
 
 # Key of the grader's info under which the driver finds what was wrong with a verdict.
 BAD_SCORE = "bad_score"
@@ -31,7 +32,7 @@ class EmptyResponse(RuntimeError):
     """The rollout engine returned no token."""
 
 
-class SRPOAgentLoopWorker(AgentLoopWorkerTQ.__ray_metadata__.modified_class):
+class SRPOAgentLoopWorker(undecorated(AgentLoopWorkerTQ)):  # type: ignore[misc]
     """One of the processes that run the rollouts of a batch."""
 
     def __init__(self, *args: Any, **kwargs: Any):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
+from typing import Any
 
 import datasets
 from verl.utils.dataset.rl_dataset import RLHFDataset
@@ -12,9 +13,24 @@ from srpo_verl.config.data_check import row_problem
 
 
 class CheckedDataset(RLHFDataset):
-    """`data.custom_cls` of our configs. `left_out`: rows that were dropped."""
+    """`data.custom_cls` of our configs.
 
-    left_out = 0
+    Attributes:
+        left_out: rows that were dropped.
+
+    Raises:
+        RuntimeError: verl has read the rows without asking which to keep.
+    """
+
+    left_out: int | None = None
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        if self.left_out is None:
+            raise RuntimeError(
+                "verl's data set did not call maybe_filter_out_long_prompts, where bad rows are left out: is this a "
+                "verl that srpo_verl is tested with?"
+            )
 
     def maybe_filter_out_long_prompts(self, dataframe: datasets.Dataset) -> datasets.Dataset:
         source_key = self.config.get("reward_fn_key", "data_source")

@@ -31,6 +31,7 @@ from srpo_verl.training.fields import (
 )
 from srpo_verl.training.step.queue import get_fields, put_fields
 from srpo_verl.training.step.step_signals import RoutedTokens
+from srpo_verl.verl_names.driver import ranks
 
 
 @dataclass(frozen=True)
@@ -117,19 +118,13 @@ class TeacherClient:
     ) -> tuple[KVBatchMeta, list[int]]:
         """The rows that have a teacher prompt, and fillers, ready for a remote call; and their numbers in the batch."""
         lengths = {row: prompt.numel() + responses[row].numel() for row, prompt in prompts.items()}
-        order = spread(lengths, batch_size=len(batch), ranks=self._ranks())
+        order = spread(lengths, batch_size=len(batch), ranks=ranks(self.workers, "teacher"))
         filler = responses[0].new_full((1,), self.filler_id)
         meta = batch.select_keys([batch.keys[row] for row in order])
         put_fields(meta, {TEACHER_PROMPTS: jagged([prompts.get(row, filler) for row in order])})
         budget = max(self.max_token_len_per_gpu, *lengths.values())
         meta.extra_info = {"temperature": self.temperature, "max_token_len_per_gpu": budget}
         return meta, order
-
-    def _ranks(self) -> int:
-        group = self.workers
-        if "teacher" not in group._dispatch_info:
-            group._dispatch_info["teacher"] = group._query_dispatch_info("teacher")
-        return max(group._dispatch_info["teacher"]) + 1
 
 
 def spread(lengths: Mapping[int, int], *, batch_size: int, ranks: int) -> list[int]:

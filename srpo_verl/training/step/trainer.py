@@ -15,10 +15,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import ray
 import torch
 from transfer_queue import KVBatchMeta
-from verl.trainer.ppo.utils import Role
 from verl.trainer.ppo.v1.trainer_base import register_trainer
 from verl.utils.debug import marked_timer
 
@@ -44,6 +42,7 @@ from srpo_verl.training.watch.driver_watch import build_watchdog, named_failure,
 from srpo_verl.training.watch.rollout_failures import take_failures
 from srpo_verl.training.worker.objective import ANY_ROUTED, METRIC_SCALE
 from srpo_verl.training.worker.worker import COLLECT_TOPK, MEASURE_BRANCHES, STEP, SRPOWorker
+from srpo_verl.verl_names.driver import put_in_worker
 
 
 @dataclass
@@ -116,9 +115,7 @@ class SRPOTrainer(DurableTrainer):
 
     def _init_resource_pool_mgr(self):
         super()._init_resource_pool_mgr()
-        for role in (Role.ActorRollout, Role.ActorRolloutRef):
-            if role in self.role_worker_mapping:
-                self.role_worker_mapping[role] = ray.remote(self.worker_class)
+        put_in_worker(self.role_worker_mapping, self.worker_class)
 
     def _setup(self):
         write_run_record(self.config)

@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-import ray
 import transfer_queue as tq
 
 from srpo_verl.training.durable.checkpoint_store import CheckpointError, newest
@@ -20,6 +19,7 @@ from srpo_verl.training.rollout_keys import RolloutKey
 from srpo_verl.training.watch.heartbeats import DEATHS, Heartbeats, describe, remote_cause
 from srpo_verl.training.watch.rollout_failures import waiting_failures
 from srpo_verl.training.watch.watchdog import Watchdog
+from srpo_verl.verl_names.driver import actors_of, check_watched, engines_of
 
 # Methods of verl's trainer: (name of the stage, as in timing_s/..., key of its limit).
 STAGES = {
@@ -44,10 +44,20 @@ Trainer = TypeVar("Trainer", bound=type)
 
 
 def watched(trainer: Trainer) -> Trainer:
-    """Class decorator: every stage of a step runs under `self.watchdog`."""
+    """Class decorator: every stage of a step runs under `self.watchdog`; training begins once all actors are found."""
     for method, (stage, key) in STAGES.items():
         setattr(trainer, method, _in_stage(stage, key, getattr(trainer, method)))
+    trainer.on_train_begin = _once_all_are_found(trainer.on_train_begin)  # type: ignore[attr-defined]
     return trainer
+
+
+def _once_all_are_found(begin: Callable[[Any], None]) -> Callable[[Any], None]:
+    @functools.wraps(begin)
+    def on_train_begin(self) -> None:
+        check_watched(self)
+        begin(self)
+
+    return on_train_begin
 
 
 def _in_stage(stage: str, key: str, method: Callable) -> Callable:
@@ -69,42 +79,11 @@ def build_watchdog(trainer: Any) -> Watchdog:
 
     return Watchdog(
         config,
-        dead=lambda: heartbeats.look(actors_of(trainer)),
+        dead=lambda: heartbeats.look(actors_of(trainer), engines=engines_of(trainer)),
         details=details,
         end=lambda report: end_process([*report, newest_checkpoint(trainer)]),
         where=lambda: f"step {getattr(trainer, 'global_steps', 0)}",
     )
-
-
-def actors_of(trainer: Any) -> dict[str, Any]:
-    """Handles of the actors that exist by now, by the name a person would give them."""
-    found: dict[str, Any] = dict(queue_actors())
-    groups = (("actor", "actor_rollout_wg"), ("reference", "ref_policy_wg"), ("critic", "critic_wg"))
-    for role, attribute in groups:
-        for rank, worker in enumerate(getattr(getattr(trainer, attribute, None), "workers", None) or []):
-            if worker not in found.values():
-                found[f"{role} worker, rank {rank}"] = worker
-    replicas = trainer.llm_server_manager.get_replicas() if hasattr(trainer, "llm_server_manager") else []
-    for index, server in enumerate(server for replica in replicas for server in replica.servers):
-        found[f"vLLM server {index}"] = server
-    if router := getattr(getattr(trainer, "llm_server_manager", None), "global_load_balancer", None):
-        found["vLLM request router"] = router
-    if hasattr(trainer, "reward_loop_manager"):
-        for index, worker in enumerate(trainer.reward_loop_manager.reward_loop_worker_handles or []):
-            found[f"reward worker {index}"] = worker
-    manager = getattr(trainer, "agent_loop_manager", None)
-    for index, worker in enumerate(getattr(manager, "agent_loop_workers", None) or []):
-        found[f"agent loop worker {index}"] = worker
-    return found
-
-
-@functools.cache
-def queue_actors() -> tuple[tuple[str, Any], ...]:
-    """TransferQueue's, which verl has started before the trainer."""
-    units = (getattr(tq.interface, "_TQ_STORAGE", None) or {}).get("SimpleStorage", {})
-    controller = ray.get_actor("TransferQueueController", namespace="transfer_queue")
-    storage = [(f"TransferQueue storage {index}", unit) for index, unit in enumerate(units.values())]
-    return (("TransferQueue controller", controller), *storage)
 
 
 def unfinished_prompts(listing: dict[str, dict[str, dict[str, Any]]], *, at_most: int = 8) -> list[str]:

@@ -11,7 +11,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import ray
@@ -21,9 +21,9 @@ from ray.exceptions import ActorDiedError, OutOfMemoryError, RayError, RayTaskEr
 DEATHS = (ActorDiedError, OutOfMemoryError)
 
 
-def _sign_of_life(actor: Any) -> tuple[int, bool]:
-    """In the actor: its pid, and whether it is a vLLM server (verl's, with an `AsyncLLM`) whose engine has died."""
-    return os.getpid(), bool(getattr(getattr(actor, "engine", None), "errored", False))
+def _sign_of_life(actor: Any, holds_engine: bool) -> tuple[int, bool]:
+    """In the actor: its pid, and whether it holds an engine (verl's vLLM server does, an `AsyncLLM`) that has died."""
+    return os.getpid(), holds_engine and bool(actor.engine.errored)
 
 
 class Heartbeats:
@@ -35,14 +35,20 @@ class Heartbeats:
         self._dead: dict[str, str] = {}
         self._looking = threading.Lock()  # the watchdog's thread, and the driver once it has failed
 
-    def look(self, actors: Mapping[str, Any]) -> list[str]:
-        """Collect answers and ask again. A sentence for each actor that died or lost its engine, now or before."""
+    def look(self, actors: Mapping[str, Any], engines: Collection[str] = ()) -> list[str]:
+        """Collect answers and ask again. A sentence for each actor that died or lost its engine, now or before.
+
+        Args:
+            actors: by name.
+            engines: names of those that hold an engine.
+        """
         with self._looking:
             for name, actor in actors.items():
                 if name in self._dead:
                     continue
                 if name not in self._asked:
-                    self._asked[name] = (actor.__ray_call__.remote(_sign_of_life), time.monotonic())
+                    question = actor.__ray_call__.remote(_sign_of_life, name in engines)
+                    self._asked[name] = (question, time.monotonic())
                 reference, _ = self._asked[name]
                 if not ray.wait([reference], timeout=0)[0]:
                     continue
@@ -53,6 +59,8 @@ class Heartbeats:
                         self._dead[name] = f"{self._called(name)} has lost its engine: the engine's process died"
                 except DEATHS as error:
                     self._dead[name] = f"{self._called(name)} is dead: {death(error)}"
+                except RayTaskError as error:  # raised by the question itself, so no answer will ever come
+                    self._dead[name] = f"{self._called(name)} cannot be watched: {describe(error)}"
                 except RayError:
                     continue  # unreachable for a moment: asked again next time
         return list(self._dead.values())

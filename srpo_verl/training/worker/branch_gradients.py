@@ -11,6 +11,7 @@ from verl.utils import tensordict_utils as tu
 from verl.workers.engine_workers import TrainingWorker
 
 from srpo_verl.training.worker.objective import SRPOObjective
+from srpo_verl.verl_names.worker import train_options
 
 
 def branch_gradient_norms(actor: TrainingWorker, objective: SRPOObjective, data: TensorDict) -> dict[str, float]:
@@ -18,19 +19,11 @@ def branch_gradient_norms(actor: TrainingWorker, objective: SRPOObjective, data:
 
     No weight, optimiser state or gradient is left changed.
     """
-    engine, config = actor.engine, actor.engine_config
-    norms = {}
+    engine, norms = actor.engine, {}
     with engine.train_mode(disable_auto_offload=False):
         for branch in ("grpo", "sdpo"):
             batch = data.copy()
-            tu.assign_non_tensor(
-                batch,
-                use_remove_padding=actor.model_config.get("use_remove_padding", False),
-                use_dynamic_bsz=config.use_dynamic_bsz,
-                max_token_len_per_gpu=config.max_token_len_per_gpu,
-                micro_batch_size_per_gpu=config.micro_batch_size_per_gpu,
-                use_fused_kernels=config.use_fused_kernels,
-            )
+            tu.assign_non_tensor(batch, **train_options(actor))
             engine.optimizer_zero_grad()
             objective.branch = branch
             try:

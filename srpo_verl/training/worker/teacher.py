@@ -19,6 +19,8 @@ from verl.trainer.config import CheckpointConfig
 from verl.workers.config import TrainingWorkerConfig
 from verl.workers.engine_workers import TrainingWorker
 
+from srpo_verl.verl_names.worker import set_fields
+
 # Elements that are compared at once, 4 MB in float32: in the cache of a CPU, and enough for one kernel of a GPU.
 _PIECE = 2**20
 
@@ -30,8 +32,7 @@ def build_teacher(actor: TrainingWorker, path: str | None = None) -> TrainingWor
         path: a Hugging Face folder or name whose weights it starts from; None: the actor's current ones.
     """
     engine_config = deepcopy(actor.config.engine_config)
-    for name, value in (("forward_only", True), ("model_dtype", "fp32"), ("use_dynamic_bsz", True)):
-        object.__setattr__(engine_config, name, value)  # a frozen dataclass of verl's; this copy is ours
+    set_fields(engine_config, forward_only=True, model_dtype="fp32", use_dynamic_bsz=True)
     teacher = TrainingWorker(
         TrainingWorkerConfig(
             model_type=actor.config.model_type,

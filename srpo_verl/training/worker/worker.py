@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import torch
 from tensordict import TensorDict
@@ -29,12 +27,13 @@ from srpo_verl.training.fields import (
     from_lengths,
     require,
 )
-from srpo_verl.training.rollout.weight_socket import of_this_run
+from srpo_verl.training.rollout.weight_socket import name_socket
 from srpo_verl.training.worker.branch_gradients import branch_gradient_norms
-from srpo_verl.training.worker.collectors import Collector, KeepLogits, StudentTopK, TeacherTargets
+from srpo_verl.training.worker.collectors import KeepLogits, StudentTopK, TeacherTargets
 from srpo_verl.training.worker.objective import ANY_ROUTED, SRPOObjective
 from srpo_verl.training.worker.teacher import build_teacher, distance, move
 from srpo_verl.variants import VariantError
+from srpo_verl.verl_names.worker import ONLY_LOGITS, WANTS_LOGITS, loss_function, policy_config
 
 # What the driver puts on a batch.
 COLLECT_TOPK = "srpo_collect_topk"
@@ -52,12 +51,11 @@ class SRPOWorker(ActorRolloutRefWorker):
     def init_model(self):
         super().init_model()
         self.srpo = settings(self.config.srpo)
-        if hasattr(self.rollout, "zmq_handle"):
-            self.rollout.zmq_handle = of_this_run(self.rollout.zmq_handle)
+        name_socket(self.rollout, self.config.rollout.name)
         if self.actor is None or not self.srpo.distils:
             return
         if self.srpo.logit_loss:
-            self.objective = self.objective_class(self.actor.loss_fn.keywords["config"], self.srpo)
+            self.objective = self.objective_class(policy_config(self.actor), self.srpo)
             self.actor.set_loss_fn(self.objective)
         if self.srpo.owns_teacher:
             self.teacher = build_teacher(self.actor, self.srpo.teacher.path)
@@ -67,8 +65,8 @@ class SRPOWorker(ActorRolloutRefWorker):
     def compute_log_prob(self, data: TensorDict) -> TensorDict:
         if not tu.pop(data, key=COLLECT_TOPK, default=False):
             return super().compute_log_prob(data)
-        tu.assign_non_tensor(data, compute_loss=True, distillation_use_topk=True)
-        with _loss_function(self.actor, StudentTopK(self.srpo)):
+        tu.assign_non_tensor(data, **{"compute_loss": True, WANTS_LOGITS: True})
+        with loss_function(self.actor, StudentTopK(self.srpo)):
             return super().compute_log_prob(data)
 
     @register(dispatch_mode=make_nd_compute_dataproto_dispatch_fn(mesh_name="teacher"))
@@ -92,7 +90,7 @@ class SRPOWorker(ActorRolloutRefWorker):
     def update_actor(self, data: TensorDict) -> TensorDict:
         any_routed, step = tu.get(data, ANY_ROUTED, False), tu.pop(data, key=STEP, default=0)
         measure = tu.pop(data, key=MEASURE_BRANCHES, default=False)
-        tu.assign_non_tensor(data, distillation_use_topk=any_routed)
+        tu.assign_non_tensor(data, **{WANTS_LOGITS: any_routed})
         norms = branch_gradient_norms(self.actor, self.objective, data) if any_routed and measure else {}
         output = super().update_actor(data)
         # verl leaves the weights alone where the gradient is not finite. The norm is that of all ranks.
@@ -144,7 +142,7 @@ class SRPOWorker(ActorRolloutRefWorker):
         """One forward pass; None on a rank that does not collect."""
         teacher = self.teacher or self.actor
         student_forward = self._student_logits if self.srpo.variant("teacher").mix_logits else None
-        with _loss_function(teacher, TeacherTargets(self.srpo, student_forward, sampled_only=sampled_only)):
+        with loss_function(teacher, TeacherTargets(self.srpo, student_forward, sampled_only=sampled_only)):
             return teacher.infer_batch(batch)
 
     def _teacher_batch(self, data: TensorDict, asked: str) -> TensorDict:
@@ -171,8 +169,8 @@ class SRPOWorker(ActorRolloutRefWorker):
             "use_dynamic_bsz": True,
             "calculate_entropy": False,
             "compute_loss": True,
-            "distillation_use_topk": True,
-            "distillation_only": True,
+            WANTS_LOGITS: True,
+            ONLY_LOGITS: True,
         }
         return tu.get_tensordict(tensor_dict=tensors, non_tensor_dict=options)
 
@@ -181,16 +179,6 @@ class SRPOWorker(ActorRolloutRefWorker):
         with self.actor.engine.eval_mode():
             self.actor.engine.forward_step(micro_batch, loss_function=keep, forward_only=True)
         return keep.logits
-
-
-@contextmanager
-def _loss_function(worker: TrainingWorker, loss_function: Collector) -> Iterator[None]:
-    """Gives a training worker another loss function for a while."""
-    before, worker.loss_fn = worker.loss_fn, loss_function
-    try:
-        yield
-    finally:
-        worker.loss_fn = before
 
 
 def _beside(actor_path: str) -> str:

@@ -118,6 +118,47 @@ def test_gap_of_training_and_validation():
     assert feed(make(gap=3, window=1), *sparse)[0] == 11
 
 
+BIT = 1e-9
+# Guard, the metric of its symptom, the value before, and the two sides of its threshold: held, and just not.
+SYMPTOMS = [
+    ("entropy", "actor/entropy", 0.8, 0.2, 0.2 + BIT),
+    ("entropy", "actor/entropy", 0.8, 3.2, 3.2 - BIT),
+    ("length", "response_length/mean", 200.0, 50.0, 50.0 + BIT),
+    ("length", "response_length/mean", 200.0, 800.0, 800.0 - BIT),
+    ("format", "srpo/grpo/format_ok", 0.8, 0.2, 0.2 + BIT),
+]
+
+
+@pytest.mark.parametrize(("guard", "metric", "before", "held", "just_not"), SYMPTOMS)
+def test_a_symptom_holds_from_its_threshold_on(guard, metric, before, held, just_not):
+    """A quarter, or four times, of the first (of format: the best); half of the best accuracy is lost."""
+
+    def stops(symptom: float, accuracy: float) -> bool:
+        limits = dict.fromkeys(("format", "entropy", "length"), 0) | {guard: 1, "window": 1}
+        series = ({metric: before, "srpo/accuracy": 0.8}, {metric: symptom, "srpo/accuracy": accuracy})
+        alone = {"srpo/routed_share": 0.0, "srpo/sdpo/format_ok": 0.0}
+        return feed(make(**limits), *({**alone, **step} for step in series))[0] == 2
+
+    assert stops(held, accuracy=0.4)
+    assert not stops(just_not, accuracy=0.4)
+    assert not stops(held, accuracy=0.4 + BIT)
+
+
+@pytest.mark.parametrize(
+    ("training", "validation", "stops"),
+    [
+        # From 0.5 and 0.5: the gap must grow by more than 0.2 while validation falls by more than 0.1.
+        (0.5499, 0.35, False),
+        (0.5501, 0.35, True),
+        (1.0, 0.4001, False),
+        (1.0, 0.3999, True),
+    ],
+)
+def test_a_gap_holds_beyond_both_its_thresholds(training, validation, stops):
+    series = (validated(0.5, 0.5), validated(training, validation))
+    assert feed(make(gap=1, window=1), *series)[0] == (2 if stops else None)
+
+
 @pytest.mark.parametrize(
     ("config", "changes"),
     [

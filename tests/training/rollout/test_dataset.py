@@ -3,6 +3,7 @@
 import pandas as pd
 import pytest
 from omegaconf import OmegaConf
+from verl.utils.dataset.rl_dataset import RLHFDataset
 
 from srpo_verl.training.rollout.dataset import CheckedDataset
 
@@ -36,3 +37,10 @@ def test_good_rows_are_all_kept(tmp_path):
 def test_a_file_without_a_usable_row_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"no row of .* can be used"):
         dataset(tmp_path, [{**GOOD, "prompt": []}, {**GOOD, "data_source": ""}], "none.parquet")
+
+
+def test_rows_that_verl_reads_without_asking_are_an_error(tmp_path, monkeypatch):
+    """As if a later verl filtered elsewhere: bad rows would go to the rollouts."""
+    monkeypatch.setattr(RLHFDataset, "_read_files_and_tokenize", lambda self: None)
+    with pytest.raises(RuntimeError, match="did not call maybe_filter_out_long_prompts"):
+        dataset(tmp_path, [GOOD])

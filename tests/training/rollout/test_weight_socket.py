@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from srpo_verl.training.rollout.vllm_worker import WorkerExtension
-from srpo_verl.training.rollout.weight_socket import RUN_ID, name_this_run, of_this_run
+from srpo_verl.training.rollout.weight_socket import RUN_ID, name_socket, name_this_run, of_this_run
 from tests.compose import compose
 
 # What verl's ServerAdapter composes for the first job of any Ray cluster.
@@ -40,6 +40,30 @@ def test_two_runs_with_a_ray_of_their_own_do_not_meet(monkeypatch):
 
 def test_without_a_name_it_is_verls():
     assert of_this_run(SENDER) == SENDER == receiver()
+
+
+@pytest.fixture
+def named(monkeypatch):
+    monkeypatch.setenv(RUN_ID, "run")
+
+
+def test_a_socket_of_another_form_is_an_error_where_the_run_has_a_name(named):
+    with pytest.raises(ValueError, match=r"verl's socket for weights is ipc:///tmp/verl-01.sock, not ipc:///tmp/rl-"):
+        of_this_run("ipc:///tmp/verl-01.sock")
+
+
+def test_another_form_is_left_alone_where_it_has_none():
+    assert of_this_run("ipc:///tmp/verl-01.sock") == "ipc:///tmp/verl-01.sock"
+
+
+def test_the_sending_end_is_named_or_missed(named):
+    adapter = SimpleNamespace(zmq_handle=SENDER)
+    name_socket(adapter, "vllm")
+    assert adapter.zmq_handle == receiver() != SENDER
+    with pytest.raises(AttributeError, match="zmq_handle"):
+        name_socket(SimpleNamespace(handle=SENDER), "vllm")
+    name_socket(SimpleNamespace(), "sglang")  # has none
+    name_socket(None, "vllm")  # a worker without rollouts
 
 
 @pytest.mark.parametrize("platform", ["cpu", "gpu"])

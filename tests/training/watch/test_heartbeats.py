@@ -66,13 +66,23 @@ def test_a_server_that_outlives_its_engine_is_named(actors):
     heartbeats = Heartbeats()
     deadline = time.monotonic() + 60
     while not heartbeats._pids and time.monotonic() < deadline:
-        assert heartbeats.look(server) == []
+        assert heartbeats.look(server, engines=server) == []
         time.sleep(0.05)
     ray.get(actors["idle"].__ray_call__.remote(lose_engine))
-    while time.monotonic() < deadline and not (dead := heartbeats.look(server)):
+    while time.monotonic() < deadline and not (dead := heartbeats.look(server, engines=server)):
         time.sleep(0.05)
     pid = ray.get(actors["idle"].pid.remote())
     assert dead == [f"vLLM server 0 (pid {pid}) has lost its engine: the engine's process died"]
+
+
+def test_a_server_that_does_not_show_its_engine_ends_the_run(actors):
+    """As if verl or vLLM had renamed it: its death would never be seen."""
+    server = {"vLLM server 0": actors["idle"]}
+    heartbeats = Heartbeats()
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not (dead := heartbeats.look(server, engines=server)):
+        time.sleep(0.05)
+    assert dead == ["vLLM server 0 cannot be watched: AttributeError: 'Worker' object has no attribute 'engine'"]
 
 
 def test_an_actor_killed_by_rays_memory_monitor_is_dead():
