@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import re
 from collections import Counter
 from typing import Any
@@ -46,6 +47,7 @@ def same_by_math_verify(gold: str, pred: str) -> bool:
     """What math-verify says to two texts. Runs in a worker process, which bounds it instead of math-verify's alarms."""
     from math_verify import parse, verify
 
+    logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns that its own alarms are off
     try:
         gold_read, pred_read = parse(gold, parsing_timeout=None), parse(pred, parsing_timeout=None)
         return bool(verify(gold_read, pred_read, timeout_seconds=None))

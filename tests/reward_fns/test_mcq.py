@@ -35,6 +35,18 @@ STRICT = [
     ("<answer>" + " " * 200000 + "A</answer>", 1.0, 1.0, "much space"),
     ("<answer>\u0410</answer>", 0.0, 0.0, "a Cyrillic look-alike"),
     ("<answer>A\x00</answer>", 0.0, 0.0, "NUL"),
+    ("<think><answer>A</answer></think>", 0.0, 0.0, "an answer only in the thinking"),
+    ("<think><answer>A</answer></think>So B.", 0.0, 0.0, "an answer only in the thinking"),
+    ("<think><answer>A</answer></think><answer>B</answer>", 0.0, 1.0, "thinking is not the answer"),
+    ("<think><answer>B</answer></think><answer>A</answer>", 1.0, 1.0, "thinking is not the answer"),
+    ("<think>so <answer>A</answer>", 0.0, 0.0, "thinking that does not end"),
+    ("<answer>B</answer> - <answer>A</answer>", 0.0, 0.0, "two answers with a dash"),
+    ("<answer>B</answer>\n---\n<answer>A</answer>", 0.0, 0.0, "two answers with a rule"),
+    ("<answer>B</answer> | (<answer>A</answer>)", 0.0, 0.0, "two answers with a bar"),
+    ("<answer>B</answer> or possibly <answer>A</answer>", 0.0, 0.0, "two answers with a hedge"),
+    ("<answer>B</answer> Wait, no: <answer>A</answer>", 1.0, 1.0, "taken back"),
+    ("<answer>A</answer> - <answer>A</answer>", 1.0, 1.0, "the same answer twice"),
+    ("<ANSWER>A</ANSWER>", 1.0, 1.0, "the tag in capitals"),
     ("<answer>A</answer>\ud800", 1.0, 1.0, "a lone surrogate elsewhere"),
 ]
 
