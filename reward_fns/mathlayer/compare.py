@@ -16,13 +16,13 @@ from reward_fns.mathlayer.shapes import Shape, parse_shape
 
 _BASE = re.compile(r"\(?([0-9A-F]*\d[0-9A-F]*)\)?_\s?\{?(?:\\text\s?\{)?\s?(\d{1,2}|[a-z]{3,8})\s?\}*")
 
-_CHOICE = re.compile(r"(?:\\text\s?\{)?\s*\(([A-F])\)[.:]?\s*\}?\s*((?:[-+\d$]|\\frac|\\sqrt).*)", re.DOTALL)
+_CHOICE = re.compile(r"(?:\\text\s?\{)?\s*\(?([A-F])\)[.:]?\s*\}?\s*((?:[-+\d$]|\\frac|\\sqrt).*)", re.DOTALL)
 
 
 def compare(gold: str, pred: str) -> str:
     """``same``, ``different``, or ``bad gold`` when the gold answer itself cannot be read."""
     try:
-        gold_shape = parse_shape(gold)
+        gold_shape = parse_shape(tidy(gold).removeprefix("\\approx"))
         if not _readable(gold_shape):
             return "bad gold"
     except ValueError:

@@ -27,6 +27,7 @@ _MARKER = re.compile(
     re.IGNORECASE,
 )
 _NUMBER = re.compile(r"(?<![\w.,])[-+\u2212]?\$?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:/\d+)?(?![\w]|\.\d)")
+_DENIAL = re.compile(r"\bnot\b|n['\u2019]t\b|\bnever\b|\bthan\b|\bleast\b|\bmost\b", re.IGNORECASE)
 _INTEGER = re.compile(r"(?<![\w.])-?\d[\d,]*(?:\.\d+)?")
 _JOIN = re.compile(
     r"[\s$.,;:*&()/~\u3001\uff0c\uff1b]|\\[()\[\],;:! ]|\\\\|\\q?quad|\\(?:text|mathrm)\s?\{|\}"
@@ -73,8 +74,10 @@ def extract(solution: str) -> Extracted:
     phrase = _last_phrase(text)
     if phrase:
         return Extracted(phrase, "phrase")
-    numbers = _NUMBER.findall(text[-_TAIL:])
-    return Extracted(numbers[0], "plain") if len(numbers) == 1 else NOTHING
+    numbers = list(_NUMBER.finditer(text[-_TAIL:]))
+    if len(numbers) != 1 or _DENIAL.search(text[-_TAIL:][max(0, numbers[0].start() - 40) : numbers[0].start()]):
+        return NOTHING
+    return Extracted(numbers[0].group(), "plain")
 
 
 def last_integer(solution: str) -> Extracted:

@@ -95,7 +95,8 @@ def _unwrap(text: str) -> str:
     for _ in range(_MAX_ROUNDS):
         before = text
         if not text.endswith(("a.m.", "p.m.")):
-            text = text.rstrip(".;,: \n\t").strip()
+            dots = text.endswith(("..", "dots", "\u2026"))
+            text = text.rstrip(";,: \n\t" if dots else ".;,: \n\t").removesuffix("\\\\").strip()
             text += " " if text.endswith("\\") and not text.endswith("\\\\") else ""
         for left, right in _WRAPPERS:
             inner = text[len(left) : -len(right)] if len(text) > len(left) + len(right) else ""

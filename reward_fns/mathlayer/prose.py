@@ -72,7 +72,7 @@ def first_answer(text: str) -> str:
         return f"{parts[0]} or {rest[:100]}" if hedge else _with_unit(", ".join(parts), rest, bool(parts[1:]))
     sentence = _SENTENCE.split(text, maxsplit=1)[0]
     remark = _REMARK.search(sentence)
-    if remark and re.search(r"\d|\\", sentence[: remark.start()]):
+    if remark and re.search(r"\d|\\|^[A-Z][a-z]*$", sentence[: remark.start()]):
         sentence = sentence[: remark.start()]
     return sentence.strip().rstrip(",;:").strip("*").replace("**", "").strip()
 

@@ -6,13 +6,16 @@ r"""What an equation or inequality in a box says: the value behind a name, a sta
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable
 
 from reward_fns.mathlayer import symbolic
-from reward_fns.mathlayer.shapes import Shape
+from reward_fns.mathlayer.exact import read_number
+from reward_fns.mathlayer.shapes import Shape, parse_shape
 
 Same = Callable[[Shape, Shape], bool]
+Reals = tuple[str, list[Shape]]  # the variable ("" for none) and the intervals
 _LETTER = (
     r"(?:\\?(?!sqrt|frac|infty|pi(?![a-zA-Z]))[A-Za-z]+|\\(?:overline|bar|hat|vec|widehat|tilde)\s?\{?[A-Za-z]+\}?)"
 )
@@ -22,9 +25,10 @@ _NAME = re.compile(
     rf"{_LETTER}{_INDEX}(?:\^\{{-1\}}|\^\{{\(\d\)\}}|\^\{{?[2-9]\}}?(?=\s?\\?[({{A-Za-z]))?{_INDEX}{_ARGUMENT}?"
 )
 _MARKS = re.compile(
-    r"\\(?:m?angle|triangle|measuredangle|text\s?\{|lim|det|max|min|gcd|lcm|Pr|sup|inf|deg|dim|sin|cos|tan|frac\{d)[^=<>]*"
-    r"|\|\s?(?:\\overline\s?\{)?[A-Z]{1,3}\}?\s?\||\|\s?\\?[a-z]+(?:[-+]\\?[a-z]+)?\s?\||m\s?\\angle[^=<>]*|\[\s?[A-Z]{3,6}\s?\]|#\s?[A-Z]"
+    r"\\(?:m?angle|triangle|measuredangle|text\s?\{|Pr|sup|inf|deg|dim|Var|Cov|overrightarrow|mathbb\{[EP]\}|frac\{d)[^=<>]*"
+    r"|\|\s?(?:\\overline\s?\{)?[A-Z]{1,3}\}?\s?\||\\?\|\s?\\?[a-z]+(?:[-+]\\?[a-z]+)?\s?\\?\||m\s?\\angle[^=<>]*|\[\s?[A-Z]{3,6}\s?\]|#\s?[A-Z]"
 )
+_EVALUATED = re.compile(r"\\(?:sum|int|prod|log|lg|ln|lim|max|min|gcd|lcm|det|sin|cos|tan|exp)(?![a-zA-Z]).*")
 _SUM = re.compile(rf"[-+]?\s?{_LETTER}{_INDEX}(?:\s?[-+]\s?{_LETTER}{_INDEX})+")
 _PRODUCT = re.compile(
     r"[A-Za-z](?:\s?(?:\\cdot\s?|\\times\s?)?[A-Za-z]){1,4}|\\frac\{?[A-Za-z]{1,3}\}?\{?[A-Za-z]{1,3}\}?|[a-zA-Z]/[a-zA-Z]"
@@ -45,7 +49,19 @@ def is_name(shape: Shape) -> bool:
         return bool(shape.items) and all(map(is_name, shape.items))
     if text in _CONSTANTS or len(text) > 120:
         return False
+    if _EVALUATED.fullmatch(text):
+        return not _has_value(text)
     return any(pattern.fullmatch(text) for pattern in (_NAME, _MARKS, _SUM, _PRODUCT))
+
+
+def _has_value(text: str) -> bool:
+    """Whether an expression can be worked out, so that an equation with it is true or false."""
+    from sympy.core.function import AppliedUndef
+
+    value = symbolic.parse(text)
+    if value is None or text.startswith(("\\gcd", "\\lcm", "\\max", "\\min", "\\det")):
+        return bool(re.search(r"\d", text)) and not re.search(r"[a-zA-Z]", re.sub(r"\\[a-z]{2,4}(?![a-z])", "", text))
+    return not value.free_symbols and not value.atoms(AppliedUndef)
 
 
 def _same_name(left: Shape, right: Shape) -> bool:
@@ -107,8 +123,17 @@ def _value(relation: Shape, value: Shape, same: Same, gold_is_relation: bool) ->
 
 
 def same_reals(gold: Shape, pred: Shape, same: Same) -> bool:
-    """Whether two answers are the same set of real numbers, written as intervals, unions or inequalities."""
-    left, right = _reals(gold), _reals(pred)
+    """Whether two answers are the same set of real numbers, written as intervals, unions or inequalities.
+
+    Two inequalities with a comma between them may mean "and" or "or".
+    """
+    if pred.kind == "list" and pred.tag == "" and all(item.kind == "relation" for item in pred.items):
+        either = Shape("list", pred.text, pred.items, "or")
+        return _same_sets(_reals(gold), _reals(pred), same) or _same_sets(_reals(gold), _reals(either), same)
+    return _same_sets(_reals(gold), _reals(pred), same)
+
+
+def _same_sets(left: Reals | None, right: Reals | None, same: Same) -> bool:
     if left is None or right is None or len(left[1]) != len(right[1]):
         return False
     if left[0] and right[0] and left[0] != right[0]:
@@ -130,7 +155,7 @@ def _interval(low: Shape, high: Shape, tag: str) -> Shape:
     return Shape("seq", "", (low, high), tag)
 
 
-def _reals(shape: Shape) -> tuple[str, list[Shape]] | None:
+def _reals(shape: Shape) -> Reals | None:
     """The variable ("" for none) and the intervals of a set of real numbers, None when it is none."""
     if shape.kind == "seq":
         return ("", [shape]) if len(shape.items) == 2 and shape.tag != "" else None
@@ -140,6 +165,8 @@ def _reals(shape: Shape) -> tuple[str, list[Shape]] | None:
         return "", [_interval(*_ENDLESS, "()")]
     if shape.kind == "relation":
         return _reals_of_relation(shape)
+    if shape.kind == "leaf" and "\\setminus" in shape.text:
+        return _without_points(shape.text)
     if shape.kind == "union" or (shape.kind == "list" and shape.tag == "or"):
         parts = [_reals(item) for item in shape.items]
         known = [part for part in parts if part is not None]
@@ -152,7 +179,18 @@ def _reals(shape: Shape) -> tuple[str, list[Shape]] | None:
     return None
 
 
-def _intersection(shape: Shape) -> tuple[str, list[Shape]] | None:
+def _without_points(text: str) -> Reals | None:
+    """The real numbers without some points."""
+    whole, _, points = text.partition("\\setminus")
+    shape = parse_shape(points)
+    numbers = sorted((number.value, item) for item in shape.items if (number := read_number(item.text)))
+    if whole.strip() != "\\mathbb{R}" or shape.kind != "set" or not numbers or len(numbers) < len(shape.items):
+        return None
+    ends = [_ENDLESS[0], *(item for _, item in numbers), _ENDLESS[1]]
+    return "", [_interval(low, high, "()") for low, high in itertools.pairwise(ends)]
+
+
+def _intersection(shape: Shape) -> Reals | None:
     """``x > 2`` and ``x < 3`` as one interval."""
     parts = [_reals_of_relation(item) for item in shape.items]
     if any(part is None or len(part[1]) != 1 for part in parts):
@@ -166,7 +204,7 @@ def _intersection(shape: Shape) -> tuple[str, list[Shape]] | None:
     return None
 
 
-def _reals_of_relation(relation: Shape) -> tuple[str, list[Shape]] | None:
+def _reals_of_relation(relation: Shape) -> Reals | None:
     items, operators = list(relation.items), relation.tag.split()
     if operators == ["in"] and is_name(items[0]):
         inner = _reals(items[1])
@@ -182,6 +220,10 @@ def _reals_of_relation(relation: Shape) -> tuple[str, list[Shape]] | None:
     if len(items) == 3 and is_name(items[1]):
         tag = ("(" if operators[0] == "<" else "[") + (")" if operators[1] == "<" else "]")
         return items[1].text.strip(), [_interval(items[0], items[2], tag)]
+    bars = re.fullmatch(r"\|\s?(\\?[A-Za-z]+)\s?\|", items[0].text.strip())
+    if len(items) == 2 and bars:
+        tag = "()" if operators[0] == "<" else "[]"
+        return bars.group(1), [_interval(Shape("leaf", f"-({items[1].text})"), items[1], tag)]
     if len(items) == 2 and is_name(items[0]):
         return items[0].text.strip(), [_interval(_ENDLESS[0], items[1], "(" + (")" if operators[0] == "<" else "]"))]
     if len(items) == 2 and is_name(items[1]):

@@ -31,6 +31,7 @@ _RELATION_NAMES = {
 _APPROX = re.compile(r"\\(?:approx|doteq|simeq|thickapprox)(?![a-zA-Z])")
 _CUP = re.compile(r"\\cup(?![a-zA-Z])")
 _COLON = re.compile(r":")
+_SUCH_THAT = re.compile(r"\\mid(?![a-zA-Z])|\||:")
 _CLOCK = re.compile(r"(\d{1,2}):(\d{2})(?::(\d{2}))?\s*(?:\\text\s?\{)?\s*([aApP]\.?\s?[mM]\.?)?\s*\}?")
 _ENVIRONMENT = re.compile(r"\\begin\{|\\end\{")
 _OPEN, _CLOSE = "([{", ")]}"
@@ -39,8 +40,8 @@ _OPEN, _CLOSE = "([{", ")]}"
 @dataclass(frozen=True)
 class Shape:
     """One node: ``kind`` is ``list``, ``seq`` (brackets in ``tag``), ``set``, ``union``, ``matrix`` (rows as ``list``),
-    ``ratio``, ``clock``, ``relation`` (operators in ``tag``), ``words`` or ``leaf``; ``text`` is the source of this
-    node. A list joined by "or" has the tag ``or``."""
+    ``ratio``, ``clock``, ``guess``, ``relation`` (operators in ``tag``), ``words`` or ``leaf``; ``text`` is the source
+    of this node. A list joined by "or" has the tag ``or``."""
 
     kind: str
     text: str
@@ -59,6 +60,8 @@ def parse_shape(text: str, depth: int = 0) -> Shape:
     text = value_of_sentence(text)
     approximate = split_top(text, _APPROX)
     if len(approximate) > 1:
+        if not approximate[0].strip() and "." not in approximate[1]:
+            return Shape("guess", text)  # about 5 is not 5; a decimal is a rounded value anyway
         text = approximate[0].strip() or approximate[1].strip()
     clock = _CLOCK.fullmatch(text)
     if clock:
@@ -99,6 +102,9 @@ def _unjoined(text: str, depth: int) -> Shape:
 def _bracketed(text: str, depth: int) -> Shape:
     if text.startswith("\\{") and text.endswith("\\}") and _closes_at_end(text[1:-2] + "}"):
         inner = text[2:-2]
+        condition = split_top(inner, _SUCH_THAT)
+        if len(condition) == 2 and re.fullmatch(r"\s*\\?[A-Za-z]+(?:\s*\\in\s*\\mathbb\{R\})?\s*", condition[0]):
+            return parse_shape(condition[1], depth + 1)
         return _many("set", text, split_top(inner, re.compile(",")) if inner.strip() else [], depth)
     if len(text) > 2 and text[0] in "([" and text[-1] in ")]" and _closes_at_end(text):
         pieces = split_top(text[1:-1], re.compile(","))
@@ -123,7 +129,7 @@ def read_words(text: str) -> str:
     """``text`` in lower case when it is a word answer (a name, "even", a choice letter), else ""."""
     plain = _WORDS.sub(r" \1 ", text).strip()
     choice = re.fullmatch(r"\(?\s*([A-Z])\s*\)?[.:]?", plain)
-    if choice and ("text" in text or "(" in text):
+    if choice and ("text" in text or ")" in text):
         return choice.group(1)
     plain = re.sub(r"\s+", " ", plain).strip(" .")
     if re.fullmatch(r"[A-Za-z\u4e00-\u9fff][A-Za-z\u4e00-\u9fff' -]*[A-Za-z\u4e00-\u9fff]", plain) and not _OR.search(

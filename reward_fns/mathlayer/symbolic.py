@@ -14,7 +14,7 @@ from typing import Any
 
 from reward_fns.mathlayer import values
 from reward_fns.mathlayer.exact import read_number
-from reward_fns.mathlayer.notation import tidy
+from reward_fns.mathlayer.notation import matching_brace, tidy
 from reward_fns.mathlayer.shapes import strip_unit
 from reward_fns.mathlayer.units import same_unit
 
@@ -27,16 +27,18 @@ _PLAIN: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...]
     (re.compile(r"(?<![\\a-zA-Z])(?:infinity|infty|inf|oo)(?![a-zA-Z])"), r"\\infty "),
     (re.compile(r"\\sqrt\s(?=\d)(\d+)|\\sqrt\s([a-zA-Z])(?![a-zA-Z])"), r"\\sqrt{\1\2}"),
     (re.compile(r"([A-Za-z])('+)"), lambda m: f"{m.group(1)}_{{p{len(m.group(2))}}}"),
-    (re.compile(r"\\(?:dbinom|tbinom)(?![a-zA-Z])"), r"\\binom"),
+    (re.compile(r"\\lg(?![a-zA-Z])"), r"\\log_{10} "),
     (re.compile(r"\\(?:mathrm|operatorname)\{([a-zA-Z]+)\}"), r"\\\1"),
 )
+_TWO_ARGUMENTS = re.compile(r"\\(?:frac|binom)(?![a-zA-Z])")
+_ARGUMENT = re.compile(r"\s?(\{|\\[a-zA-Z]+|\w)")
 _TRIG = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)")
 _DEGREES = re.compile(r"(\d+(?:\.\d+)?)\s*(?:\^\s*\{?\s*\\circ\s*\}?)")
 
 
 def normal_latex(text: str) -> str:
     """Plain-text notation (``sqrt(2)``, ``x**2``, ``exp(2)``) as LaTeX; degrees in sines and the like as radians."""
-    text = _bracketed_arguments(text)
+    text = _braced_arguments(_bracketed_arguments(re.sub(r"\\[dt]binom(?![a-zA-Z])", r"\\binom", text)))
     for pattern, replacement in _PLAIN:
         text = pattern.sub(replacement, text)
     if _TRIG.search(text):
@@ -63,15 +65,43 @@ def _bracketed_arguments(text: str) -> str:
     return text
 
 
+def _braced_arguments(text: str) -> str:
+    r"""``\frac1x`` and ``\binom52`` with their braces."""
+    position = 0
+    while match := _TWO_ARGUMENTS.search(text, position):
+        position = match.end()
+        for _ in range(2):
+            token = _ARGUMENT.match(text, position)
+            end = matching_brace(text, token.end() - 1) if token and token.group(1) == "{" else None
+            if token is None or (token.group(1) == "{" and end is None):
+                return text
+            if end is None:
+                text = f"{text[:position]}{{{token.group(1)}}}{text[token.end() :]}"
+                position += len(token.group(1)) + 2
+            else:
+                position = end + 1
+        position = match.end()  # there may be another one inside
+    return text
+
+
 @functools.lru_cache(maxsize=256)
 def parse(text: str) -> Any | None:
     """``text`` as a sympy expression, or None when it cannot be read."""
+    import sympy
     from latex2sympy2_extended import latex2sympy  # the parser math-verify is built on
     from latex2sympy2_extended.latex2sympy2 import ConversionConfig
 
     text, _ = strip_unit(tidy(text))
+    number = read_number(text)
+    if number is not None and not number.percent:
+        return sympy.Rational(number.value)
     text = normal_latex(text).strip()
-    if not text or len(text) > MAX_LENGTH or not text.isascii() or re.search(r"\\text|\b(?:or|and|not)\b|:", text):
+    if (
+        not text
+        or len(text) > MAX_LENGTH
+        or not text.isascii()
+        or re.search(r"\\text|\\[lc]?dots|\b(?:or|and|not)\b|:", text)
+    ):
         return None
     try:
         value = latex2sympy(text, conversion_config=ConversionConfig(lowercase_symbols=False))
@@ -100,7 +130,9 @@ def _is_expression(value: Any) -> bool:
 
 
 def same(gold: str, pred: str) -> bool:
-    """Whether two expressions have the same value wherever both are defined."""
+    """Whether two expressions have the same value wherever both are defined; ``i`` may be the imaginary unit."""
+    import sympy
+
     gold_unit, pred_unit = strip_unit(tidy(gold))[1], strip_unit(tidy(pred))[1]
     if not same_unit(gold_unit, pred_unit):
         return False
@@ -109,7 +141,16 @@ def same(gold: str, pred: str) -> bool:
         return _letters(gold) == _letters(pred)
     if left == right:
         return True
-    left, right = _imaginary(left, right)
+    if _agree(left, right, gold, pred):
+        return True
+    imaginary = sympy.Symbol("i")
+    if imaginary not in left.free_symbols | right.free_symbols:
+        return False
+    return _agree(left.subs(imaginary, sympy.I), right.subs(imaginary, sympy.I), gold, pred)
+
+
+def _agree(left: Any, right: Any, gold: str, pred: str) -> bool:
+    """By value; by as many places as a decimal has, where one of the two is a decimal with enough of them."""
     gold_number, pred_number = read_number(gold), read_number(pred)
     if pred_number is not None and pred_number.places >= 6:
         return values.close(left, right, pred_number.places)
@@ -120,17 +161,6 @@ def same(gold: str, pred: str) -> bool:
 
 def _letters(text: str) -> str:
     return re.sub(r"\s", "", tidy(text))
-
-
-def _imaginary(left: Any, right: Any) -> tuple[Any, Any]:
-    """Read the letter ``i`` as the imaginary unit where no other letter stands beside it."""
-    import sympy
-
-    symbols = {str(symbol) for symbol in left.free_symbols | right.free_symbols}
-    if "i" in symbols and len(symbols) == 1:
-        unit = dict.fromkeys(left.free_symbols | right.free_symbols, sympy.I)
-        return left.subs(unit), right.subs(unit)
-    return left, right
 
 
 def same_up_to_factor(gold: list[str], pred: list[str]) -> int:

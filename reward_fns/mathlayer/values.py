@@ -33,7 +33,7 @@ def digits_bound(expression: Any) -> float:
     import sympy
 
     if expression.is_Rational:
-        return float(sympy.Integer(abs(expression.p) * expression.q + 1).p.bit_length()) * 0.302
+        return math.log10(max(abs(int(expression.p)), int(expression.q)))
     if expression.is_Float:
         return abs(math.log10(abs(expression) + 1e-300)) if expression else 1.0
     if not expression.args:
@@ -61,7 +61,7 @@ def _size(expression: Any, parts: list[float]) -> float:
     if expression.is_Pow:
         exponent = expression.exp
         factor = float(abs(exponent)) if exponent.is_Rational and parts[1] < 15 else 10 ** min(parts[1], 15)
-        return max(parts[0], 0.5) * factor
+        return parts[0] * factor
     if isinstance(expression, sympy.exp):
         return 0.435 * 10 ** min(parts[0], 15)
     if isinstance(expression, sympy.factorial | sympy.gamma):

@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - programs as text
 """Kinds of programs that graders judge wrongly: correct ones by the conventions of their data set, and wrong ones."""
 
 import json

@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - programs as text
 """No completion takes itself out of its group: whatever it provokes scores 0 and is no infra error.
 
 The attacks go through the same door as honest answers; after each, an honest answer to the same row scores.
