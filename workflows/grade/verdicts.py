@@ -139,6 +139,6 @@ def summary(graded: Sequence[Graded]) -> list[tuple[str, int, int, int, int, int
         right = sum(score is not None and score >= 1 for score, _, _ in scores)
         none = sum(score is None for score, _, _ in scores)
         unlike = sum(score is not None and score != first for score, first, _ in scores)
-        missed = sum(wanted is not None and score != wanted for score, _, wanted in scores)
+        missed = sum(None not in (score, wanted) and score != wanted for score, _, wanted in scores)
         rows.append((name, right, len(scores) - right - none, none, unlike, missed if marked else None))
     return rows
