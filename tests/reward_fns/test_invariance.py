@@ -1,4 +1,3 @@
-
 r"""Properties: no style makes a wrong answer right, and none of the listed styles makes a right answer wrong."""
 
 from fractions import Fraction
