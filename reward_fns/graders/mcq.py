@@ -17,7 +17,7 @@ from reward_fns.mathlayer.extract import after_thinking
 from reward_fns.options import Options
 from reward_fns.result import BadGroundTruth
 
-_LETTER = re.compile(r"(?:\*\*|\\boxed\{|\\text\{|[(\[])*\s*([A-Za-z])\s*(?:[)\]}]|\*\*)*\s*[.:]?\s*(?:\*\*)?")
+_DECORATION = re.compile(r"\\(?:boxed|text|textbf|mathrm|mathbf)|[\s*_$'\"`()\[\]{}.:]")
 _OPEN, _CLOSE = "<answer>", "</answer>"
 _JOINERS = frozenset({"or", "and", "und", "oder", "also", "maybe", "perhaps", "possibly", "alternatively"})
 _HEDGE = 60  # characters between two tags in which words of correction are looked for
@@ -87,9 +87,10 @@ def _hedges(gap: str) -> bool:
 
 
 def _letter(text: str) -> str:
+    """The letter that is left without brackets, bold and punctuation; "" when anything else is."""
     text = text.strip()
-    match = _LETTER.fullmatch(text) if len(text) < 100 else None
-    return match.group(1).upper() if match else ""
+    left = _DECORATION.sub("", text) if len(text) < 100 else ""
+    return left.upper() if re.fullmatch(r"[A-Za-z]", left) else ""
 
 
 def _paper(solution: str, key: str, gpqa: bool) -> dict[str, Any]:

@@ -46,6 +46,9 @@ STRICT = [
     ("<answer>B</answer> or possibly <answer>A</answer>", 0.0, 0.0, "two answers with a hedge"),
     ("<answer>B</answer> Wait, no: <answer>A</answer>", 1.0, 1.0, "taken back"),
     ("<answer>A</answer> - <answer>A</answer>", 1.0, 1.0, "the same answer twice"),
+    ("<answer>$A$</answer>", 1.0, 1.0, "dollars"),
+    ("<answer>{A}</answer>", 1.0, 1.0, "braces"),
+    ("<answer>'A'</answer>", 1.0, 1.0, "quotes"),
     ("<ANSWER>A</ANSWER>", 1.0, 1.0, "the tag in capitals"),
     ("<answer>A</answer>\ud800", 1.0, 1.0, "a lone surrogate elsewhere"),
 ]
