@@ -93,15 +93,17 @@ def _in_order(gold: Shape, pred: Shape) -> bool:
 
 
 def _same_list(gold: Shape, pred: Shape) -> bool:
+    if gold.kind == "set" and len(gold.items) == 1 and pred.kind != "set":
+        return same(gold.items[0], pred)
+    if pred.kind == "set" and len(pred.items) == 1 and gold.kind != "set":
+        return same(gold, pred.items[0])
     if gold.kind == "seq" and pred.kind == "list" and pred.tag != "or":  # a pair without its brackets, in order
         in_order = len(gold.items) == len(pred.items) and all(map(same, gold.items, pred.items))
         return in_order or same_reals(gold, pred, same)
     if "leaf" in (gold.kind, pred.kind) and "," in gold.text and "," in pred.text:
         gold, pred = (Shape("list", s.text, tuple(map(parse_shape, s.text.split(",")))) for s in (gold, pred))
     kinds = {gold.kind, pred.kind}
-    if kinds & {"seq", "union", "matrix", "ratio"} and not (
-        kinds == {"seq", "set"} and len((gold if gold.kind == "set" else pred).items) == 1
-    ):
+    if kinds & {"seq", "union", "matrix", "ratio"}:
         return same_reals(gold, pred, same)
     if gold.kind == pred.kind == "list" and same_reals(gold, pred, same):
         return True

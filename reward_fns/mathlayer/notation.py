@@ -28,7 +28,7 @@ _CHARACTERS = str.maketrans(
 
 _TEXT = re.compile(
     r"\\(?:textnormal|textrm|textup|textbf|textit|textsf|texttt|text|mathrm|mathbf|mathit|mathsf|mathtt|mathnormal|"
-    r"boldsymbol|bm|mbox|hbox|emph|underline|pmb|operatorname\*?)\s*\{"
+    r"ensuremath|boldsymbol|bm|mbox|hbox|emph|underline|pmb|operatorname\*?)\s*\{"
 )
 _SIZES = re.compile(
     r"\\(?:left|right|[bB]igg?[lrm]?)\s?\.|\\(?:tiny|scriptsize|small|normalsize|large|Large|LARGE|huge|Huge|"
@@ -111,7 +111,7 @@ def _unwrap(text: str) -> str:
 def _spaces(text: str) -> str:
     """Spacing commands as a space or nothing; ``\\\\`` parts rows and stays; a quad parts two answers."""
     text = _SPACES.sub(lambda m: m.group() if m.group() == "\\\\" else "" if m.group() == "\\!" else " ", text)
-    return _QUAD.sub(lambda m: ", " if _starts_answer(text, m.end()) else " ", text)
+    return _QUAD.sub(lambda m: ", " if m.start() and _starts_answer(text, m.end()) else " ", text)
 
 
 def _starts_answer(text: str, position: int) -> bool:

@@ -45,7 +45,7 @@ def is_name(shape: Shape) -> bool:
         return all(map(is_name, shape.items))
     if shape.kind == "words":
         return True
-    if shape.kind in ("list", "set", "ratio"):
+    if shape.kind in ("list", "set", "ratio", "matrix"):
         return bool(shape.items) and all(map(is_name, shape.items))
     if text in _CONSTANTS or len(text) > 120:
         return False
@@ -213,6 +213,11 @@ def _reals_of_relation(relation: Shape) -> Reals | None:
         return items[0].text.strip(), [_interval(_ENDLESS[0], items[1], "()"), _interval(items[1], _ENDLESS[1], "()")]
     if not operators or operators[0][0] not in "<>":
         return None
+    far = re.fullmatch(r"\|\s?(\\?[A-Za-z]+)\s?\|", items[0].text.strip())
+    if far and len(items) == 2 and operators[0][0] == ">":
+        low, high = ("(", ")") if operators[0] == ">" else ("[", "]")
+        left = _interval(_ENDLESS[0], Shape("leaf", f"-({items[1].text})"), "(" + high)
+        return far.group(1), [left, _interval(items[1], _ENDLESS[1], low + ")")]
     if operators[0][0] == ">":
         items, operators = items[::-1], [_FLIP[o] for o in reversed(operators)]
     if any(o[0] != "<" for o in operators):
@@ -221,7 +226,7 @@ def _reals_of_relation(relation: Shape) -> Reals | None:
         tag = ("(" if operators[0] == "<" else "[") + (")" if operators[1] == "<" else "]")
         return items[1].text.strip(), [_interval(items[0], items[2], tag)]
     bars = re.fullmatch(r"\|\s?(\\?[A-Za-z]+)\s?\|", items[0].text.strip())
-    if len(items) == 2 and bars:
+    if len(items) == 2 and bars and relation.tag[0] == "<":
         tag = "()" if operators[0] == "<" else "[]"
         return bars.group(1), [_interval(Shape("leaf", f"-({items[1].text})"), items[1], tag)]
     if len(items) == 2 and is_name(items[0]):

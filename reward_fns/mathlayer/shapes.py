@@ -21,7 +21,9 @@ _JOINERS = re.compile(
 )
 _OR = re.compile(r"\bor\b|\\(?:lor|vee)|\u6216")
 _COMMA = re.compile(r",(?!\d{3}(?!\d))|,(?=\s)")
-_MATRIX = re.compile(r"\\begin\{([bpvBV]?(?:small)?matrix|array)\}(?:\s*\{[lcr| ]*\})?(.*?)\\end\{\1\}", re.DOTALL)
+_MATRIX = re.compile(
+    r"\\begin\{([bpvBV]?(?:small)?matrix|array)\}(?:\s*\{[lcr| ]*\})?((?:(?!\\end\{).)*)\\end\{\1\}", re.DOTALL
+)
 _ROW = re.compile(r"\\\\(?:\s?\[\d{1,3}(?:\.\d{1,3})?\s?[a-z]{2}\])?|\\cr(?![a-zA-Z])")
 _RELATION = re.compile(r"\\(?:leq?|geq?|neq?|lt|gt|in)(?![a-zA-Z])|[=<>]=?")
 _RELATION_NAMES = {
@@ -149,7 +151,8 @@ def read_words(text: str) -> str:
 
 _SHORT_WORDS = frozenset({"yes", "no", "odd", "red", "sun", "mon", "tue", "wed", "thu", "fri", "sat", "all", "one"})
 _SAME_WORDS = {
-    "no solutions": "no solution", "no real solution": "no solution", "no real solutions": "no solution",
+    "no solutions": "no solution", "empty set": "no solution", "no real solution": "no solution",
+    "no real solutions": "no solution",
     "does not exist": "undefined", "dne": "undefined", "all reals": "all real numbers", "true": "true",
 }  # fmt: skip
 

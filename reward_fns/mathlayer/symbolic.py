@@ -27,6 +27,8 @@ _PLAIN: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...]
     (re.compile(r"(?<![\\a-zA-Z])(?:infinity|infty|inf|oo)(?![a-zA-Z])"), r"\\infty "),
     (re.compile(r"\\sqrt\s(?=\d)(\d+)|\\sqrt\s([a-zA-Z])(?![a-zA-Z])"), r"\\sqrt{\1\2}"),
     (re.compile(r"([A-Za-z])('+)"), lambda m: f"{m.group(1)}_{{p{len(m.group(2))}}}"),
+    # The parser takes gamma for a function or a constant.
+    (re.compile(r"\\([gG])amma(?![a-zA-Z])(?!\s?\()(?:\s?_\s?\{?(\w+)\}?)?"), r"\\xi_{\1amma\2}"),
     (re.compile(r"\\lg(?![a-zA-Z])"), r"\\log_{10} "),
     (re.compile(r"\\(?:mathrm|operatorname)\{([a-zA-Z]+)\}"), r"\\\1"),
 )

@@ -38,6 +38,7 @@ _MATH_WORDS_LIST = """
 """
 _MATH_WORDS = frozenset(_MATH_WORDS_LIST.split())
 _NOT_UNITS_LIST = """
+    approximately approx about around roughly nearly almost
     or and not is isn are was than if when unless to but either neither nor wrong incorrect maybe perhaps possibly
     plus minus with where for any all true false no mod modulo base
 """
