@@ -200,7 +200,8 @@ def main() -> None:
         if options.only == "code":
             return
         compute_score("math", "\\boxed{x+1}", "1+x", deadline=30)  # start the workers
-        math_by_math_verify(("\\boxed{x+1}", "1+x", 1.0))  # and load what it loads
+        for grade in (math_by_math_verify, math_by_verl):
+            grade(("\\boxed{x+1}", "1+x", 1.0))  # load what they load
         for hostile in (0.0, 0.1):
             mathematics(f"{count} math answers, {hostile:.0%} hostile", math_answers(count, hostile), options.threads)
         rows = table_rows()[:: 16 if options.small else 1]

@@ -21,7 +21,7 @@ _BOX = re.compile(r"\\(?:boxed|fbox)\s{0,8}(?=\{)|\\boxed\s{1,8}(?=[^\s{])")
 _BARE_BOX = re.compile(r"[^\s$.,;]{1,200}")
 _HASH = re.compile(r"(?<!#)####(?!#)[ \t]{0,8}([^\n]*)")
 _MARKER = re.compile(
-    r"\banswer\b(?:\s{1,3}(?:to|for|of)\s[^\n.:]{1,80}?)?[\s*_`]{0,4}(?:\b(?:is|are|equals)\b|[:=\uff1a])[\s*_:]{0,4}"
+    r"\banswer\b(?:\s{1,3}(?:to|for|of)\s[^\n.:=]{1,24}?)?[\s*_`]{0,4}(?:\b(?:is|are|equals)\b|[:=\uff1a])[\s*_:]{0,4}"
     r"|\u7b54\u6848[\s*]{0,3}(?:[:\uff1a\u662f\u4e3a]|\u5e94\u4e3a)[\s*:\uff1a]{0,4}"
     r"|\bfinal answer\b[ \t*_#:]{0,6}\n",
     re.IGNORECASE,

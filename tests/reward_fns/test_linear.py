@@ -100,7 +100,8 @@ def test_cpu_time_is_linear(name, reader):
     small, large = 16_000, 128_000  # characters; the larger is what 32k tokens have
     before = cpu(READERS[reader], TEXTS[name](small))
     after = cpu(READERS[reader], TEXTS[name](large))
-    assert after < 3 * 8 * max(before, 0.001)  # 0.1 s on a machine on which it was measured as less than 0.03
+    assert after < 3 * 8 * max(before, 0.001)
+    assert after < 0.5  # at most 0.1 where it was measured
 
 
 def instructions(reader, text):
