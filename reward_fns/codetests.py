@@ -13,6 +13,7 @@ plain asserts           ``"assert f(1) == 2"``
 ======================  ==========================================================================================
 
 ``time_limit`` (seconds of CPU per test) may stand beside any of them. Tests without any case are an error of the data.
+docs/rewards.md lists where the verdicts differ from those of the data sets' own harnesses.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from __future__ import annotations
 import ast
 import builtins
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from reward_fns.result import BadGroundTruth
@@ -43,6 +44,8 @@ class CallTest:
     args: list[Any]
     expected: Any
     public: bool = True
+    wrapped: bool = False
+    """The row gives the value in a list of one, and does not say whether the list belongs to it."""
 
 
 @dataclass(frozen=True)
@@ -66,9 +69,29 @@ class TestSuite:
 
     tests: list[Test]
     cpu_seconds: float | None = None
-    prefix: str = ""
-    """Code the answer may rely on (the imports of a HumanEval prompt); put before it."""
-    meta: dict[str, Any] = field(default_factory=dict)
+    prelude: str = ""
+    """Code the answer may rely on, run before it: the prompt's imports and helpers, or what the harness imports."""
+
+    @property
+    def names(self) -> set[str]:
+        """The functions that the answer must define; none for whole programs."""
+        named = {test.name for test in self.tests if isinstance(test, CallTest)}
+        return named.union(*(test.names for test in self.tests if isinstance(test, AssertTest)))
+
+
+#: What the harnesses of LiveCodeBench, APPS and TACO import for the answer, in LiveCodeBench's order: built-in names
+#: win over those of modules, and ``typing`` over both.
+HARNESS_IMPORTS = "\n".join(
+    [
+        *(f"from {name} import *" for name in (
+            "string", "re", "datetime", "collections", "heapq", "bisect", "copy", "math", "random", "statistics",
+            "itertools", "functools", "operator", "io", "sys", "json", "builtins", "typing",
+        )),
+        "import string, re, datetime, collections, heapq, bisect, copy, math, random, itertools, functools, operator",
+        "import io, sys, json, time, fractions, statistics",
+        "sys.setrecursionlimit(50000)",
+    ]
+)  # fmt: skip
 
 
 def read_tests(ground_truth: Any) -> TestSuite:
@@ -89,12 +112,12 @@ def read_tests(ground_truth: Any) -> TestSuite:
         data = {"test_list": data} if data and isinstance(data[0], str) else {"public_test_cases": data}
     if not isinstance(data, dict):
         raise BadGroundTruth(f"the tests must be a JSON object or list, not {type(data).__name__}")
-    tests, prefix = _read(data)
+    tests, prelude = _read(data)
     if not tests:
         raise BadGroundTruth("the row has no tests; with none, everything would pass")
     limit = data.get("time_limit")
     tests.sort(key=lambda test: not test.public)
-    return TestSuite(tests, float(limit) if limit else None, prefix)
+    return TestSuite(tests, float(limit) if limit else None, prelude)
 
 
 def _read(data: dict[str, Any]) -> tuple[list[Test], str]:
@@ -103,9 +126,9 @@ def _read(data: dict[str, Any]) -> tuple[list[Test], str]:
     if data.get("test_list") is not None:
         return _asserts(data), ""
     if data.get("inputs") is not None:
-        return _apps(data), ""
+        return _apps(data), HARNESS_IMPORTS
     if data.get("public_test_cases") is not None or data.get("private_test_cases") is not None:
-        return _livecodebench(data), ""
+        return _livecodebench(data), HARNESS_IMPORTS
     raise BadGroundTruth(
         "no tests found: give inputs/outputs, test_list, test with entry_point, or public_test_cases "
         f"(the row has {sorted(data) or 'nothing'})"
@@ -121,14 +144,20 @@ def _apps(data: dict[str, Any]) -> list[Test]:
     tests: list[Test] = []
     for index, (given, expected) in enumerate(zip(inputs, outputs, strict=True)):
         if name:
-            args = _arguments(given) if isinstance(given, str) else list(given)
+            args = _arguments(given) if isinstance(given, str) else [_integer_keys(item) for item in given]
             value = _json(expected) if isinstance(expected, str) and isinstance(given, str) else expected
-            if not isinstance(given, str) and isinstance(value, list) and len(value) == 1:
-                value = value[0]  # APPS wraps the value in a list
-            tests.append(CallTest(str(name), args, value, index < public))
+            wrapped = not isinstance(given, str) and isinstance(value, list) and len(value) == 1
+            tests.append(CallTest(str(name), args, value[0] if wrapped else value, index < public, wrapped))
         else:
             tests.append(StdinTest(_lines(given), _lines(expected), index < public))
     return tests
+
+
+def _integer_keys(value: Any) -> Any:
+    """A dict whose keys are all integers, which JSON can only write as text, with integers again (as APPS does)."""
+    if isinstance(value, dict) and value and all(str(key).lstrip("-").isdecimal() for key in value):
+        return {int(key): item for key, item in value.items()}
+    return value
 
 
 def _livecodebench(data: dict[str, Any]) -> list[Test]:

@@ -8,7 +8,6 @@ from collections import Counter
 from typing import Any
 
 from reward_fns import registry
-from reward_fns.metrics import LATENCY
 from reward_fns.options import Options, parse_options, warn_ignored
 from reward_fns.result import BadGroundTruth, BadSettings, GraderUnavailable, make_result
 
@@ -35,7 +34,8 @@ def compute_score(
 
     Returns:
         The result dictionary, always with the keys :data:`reward_fns.RESULT_KEYS` and those that graders declared.
-        ``infra_error`` is 1 when no verdict could be had; ``score`` is then 0 and means nothing.
+        ``infra_error`` is 1 when no verdict could be had; ``score`` is then 0 and means nothing. What a completion
+        causes is its own fault: an error that a plain one does not meet in its place scores 0 and is no infra error.
     """
     start = time.perf_counter()
     options = parse_options(kwargs)
@@ -43,29 +43,38 @@ def compute_score(
     extras = registry.extra_keys()
     if not isinstance(solution_str, str):
         raise TypeError(f"solution_str must be text, not {type(solution_str).__name__}")
+    arguments = (grader, data_source, ground_truth, dict(extra_info or {}), options)
     try:
-        result = make_result(
-            _call(grader, data_source, solution_str, ground_truth, dict(extra_info or {}), options), extras
-        )
+        result = make_result(_call(solution_str, *arguments), extras)
     except BadSettings:
         raise
     except GraderUnavailable as error:
         _complain(data_source, error)
         result = make_result({"score": 0, "format_ok": 0, "infra_error": 1, "timed_out": error.timed_out}, extras)
-    except Exception as error:  # noqa: BLE001 - a defect of the grader or of the row: no verdict, and said aloud
+    except Exception as error:  # noqa: BLE001 - a defect of the grader or of the row, or a completion that provokes one
         _complain(data_source, error, trace=not isinstance(error, BadGroundTruth))
-        result = make_result({"score": 0, "format_ok": 0, "infra_error": 1}, extras)
+        infra = isinstance(error, BadGroundTruth) or not _grades_a_plain_one(*arguments)
+        result = make_result({"score": 0, "format_ok": 0, "infra_error": infra}, extras)
     if not options.feedback:
         result["feedback"] = ""
     result["grade_seconds"] = time.perf_counter() - start
-    LATENCY.record(data_source, result)
     return result
 
 
+def _grades_a_plain_one(grader: registry.Grader, *arguments: Any) -> bool:
+    """Whether the grader copes with plain completions for the same row: then the one it failed on is to blame."""
+    try:
+        for solution in ("", "0"):
+            _call(solution, grader, *arguments)
+    except Exception:  # noqa: BLE001 - whatever it is, it does not need the completion
+        return False
+    return True
+
+
 def _call(
+    solution: str,
     grader: registry.Grader,
     source: str,
-    solution: str,
     ground_truth: Any,
     extra_info: dict[str, Any],
     options: Options,

@@ -18,6 +18,7 @@ COMMANDS = {
     "doctor": ("workflows.doctor.command", "What is wrong with this machine or config, and how to mend it."),
     "plan": ("workflows.plan.command", "GPU memory and seconds per step of a config, before anything starts."),
     "prepare": ("workflows.prepare.command", "A benchmark from the hub or local files to verl parquet."),
+    "grade": ("workflows.grade.command", "What a reward says to a file of completions, and where graders disagree."),
     "train": ("workflows.train.command", "Check, then train: `verl.trainer.main_ppo` with one of our configs."),
     "evaluate": ("workflows.evaluate.command", "avg@k, pass@k, maj@k of a model or checkpoint on a data set."),
     "report": ("workflows.report.command", "Tables, curves and rollouts of one or many runs, as one HTML page."),

@@ -7,22 +7,20 @@ second sandbox that calls the answer's function across the two, through this pro
 from __future__ import annotations
 
 import json
-import re
 import time
 from typing import Any
 
 from reward_fns.codetests import AssertTest, CallTest, StdinTest, Test, TestSuite, read_tests
 from reward_fns.feedback import CaseResult, describe
 from reward_fns.options import Options
+from reward_fns.outputs import same_output
+from reward_fns.programs import extract_program
 from reward_fns.result import GraderUnavailable
-from reward_fns.sandbox import Sample, SandboxConfig, backend
+from reward_fns.sandbox import Program, Sample, SandboxConfig, backend
 from reward_fns.sandbox.base import Calls, Outcome
-from reward_fns.sandbox.values import decode, encode, parse_reply, same_value
+from reward_fns.sandbox.codec import encode
+from reward_fns.sandbox.values import decode, parse_reply, same_value
 from reward_fns.strictjson import JSONProblem, loads
-
-_FENCE = re.compile(r"^[ \t]*(?P<mark>`{3,}|~{3,})[ \t]*(?P<lang>[\w+#.-]*)[^\n`]*$", re.MULTILINE)
-_PYTHON = frozenset({"python", "py", "python3", "python2", "pypy", "pypy3"})
-_MAX_PROGRAM = 200_000
 
 
 def grade(solution: str, ground_truth: Any, extra_info: dict[str, Any], options: Options) -> dict[str, Any]:
@@ -31,12 +29,11 @@ def grade(solution: str, ground_truth: Any, extra_info: dict[str, Any], options:
     config = SandboxConfig.from_dict(options.sandbox)
     sandboxes = backend(config)
     base = {"isolation": sandboxes.isolation, "tests_total": len(suite.tests)}
-    program = extract_program(solution)
-    if not program:
+    code = extract_program(solution, suite.names)
+    if not code:
         feedback = "No program found: give it in one ```python block."
         return {**base, "score": 0, "format_ok": 0, "feedback": feedback}
-    program = program.replace("\r\n", "\n")
-    results = run_suite(program, suite, config, stop_at_failure=not options.partial)
+    results = run_suite(code, suite, config, stop_at_failure=not options.partial)
     passed = sum(result.passed for result in results)
     right = passed == len(suite.tests)
     failed = next((result for result in results if not result.passed), None)
@@ -51,42 +48,10 @@ def grade(solution: str, ground_truth: Any, extra_info: dict[str, Any], options:
     }
 
 
-def extract_program(solution: str) -> str:
-    """The last closed Python block (or the last closed block of no language) after any thinking; "" when none.
-
-    A fence is closed by one of the same character, at least as long. Text without any fence that parses as Python is a
-    program as it stands.
-    """
-    text = solution.rsplit("</think>", 1)[-1].lstrip("\ufeff").replace("\r\n", "\n")
-    blocks: list[tuple[str, str]] = []
-    opened: re.Match[str] | None = None
-    for match in _FENCE.finditer(text):
-        mark = match.group("mark")
-        if opened is None:
-            opened = match
-        elif mark[0] == opened.group("mark")[0] and len(mark) >= len(opened.group("mark")) and not match.group("lang"):
-            blocks.append((opened.group("lang").lower(), text[opened.end() : match.start()].strip("\n")))
-            opened = None
-        elif match.group("lang").lower() in _PYTHON and not opened.group("lang"):
-            opened = match  # a stray fence before the real one
-    python = [body for lang, body in blocks if lang in _PYTHON]
-    plain = [body for lang, body in blocks if not lang]
-    if blocks or opened is not None:
-        chosen = (python or plain or [""])[-1]
-    else:
-        chosen = text.strip() if _parses(text) else ""
-    return chosen if chosen.strip() and len(chosen) <= _MAX_PROGRAM else ""
-
-
-def _parses(text: str) -> bool:
-    """Whether text without a fence looks like a program (compiled nowhere: only its words are looked at)."""
-    return len(text) <= _MAX_PROGRAM and bool(re.search(r"(?m)^(?:def |class |import |from \w+ import |print\()", text))
-
-
-def run_suite(program: str, suite: TestSuite, config: SandboxConfig, stop_at_failure: bool = True) -> list[CaseResult]:
+def run_suite(code: str, suite: TestSuite, config: SandboxConfig, stop_at_failure: bool = True) -> list[CaseResult]:
     """Run the tests in order; up to and with the first failure when ``stop_at_failure``."""
     results: list[CaseResult] = []
-    program = f"{suite.prefix}\n{program}" if suite.prefix else program
+    program = Program(code, suite.prelude)
     with backend(config).sample() as sample:
         end = time.monotonic() + config.sample_seconds
         for test in suite.tests:
@@ -102,10 +67,12 @@ def run_suite(program: str, suite: TestSuite, config: SandboxConfig, stop_at_fai
     return results
 
 
-def run_test(sample: Sample, program: str, test: Test, cpu_seconds: float | None, config: SandboxConfig) -> CaseResult:
+def run_test(
+    sample: Sample, program: Program, test: Test, cpu_seconds: float | None, config: SandboxConfig
+) -> CaseResult:
     """Run one test and compare."""
     if isinstance(test, StdinTest):
-        outcome = sample.run_stdin(program, test.stdin, cpu_seconds)
+        outcome = sample.run_stdin(program, test.stdin, cpu_seconds, _output_limit(test, config))
         kind = failure_kind(outcome)
         got = outcome.stdout.decode("utf-8", "replace")
         if not kind and not same_output(test.expected, got):
@@ -115,6 +82,12 @@ def run_test(sample: Sample, program: str, test: Test, cpu_seconds: float | None
     if isinstance(test, CallTest):
         return _run_call(calls, test, config)
     return _run_asserts(sample, calls, test, cpu_seconds, config)
+
+
+def _output_limit(test: StdinTest, config: SandboxConfig) -> int:
+    """The configured limit; where the expected output is half as long, the next power of two that lets it pass."""
+    needed = 2 * len(test.expected.encode("utf-8", "replace"))
+    return config.output_bytes if needed <= config.output_bytes else 1 << needed.bit_length()
 
 
 def failure_kind(outcome: Outcome) -> str:
@@ -135,7 +108,7 @@ def _run_call(calls: Calls, test: CallTest, config: SandboxConfig) -> CaseResult
     outcome = calls.finish()
     try:
         value = decode(parse_reply(raw, config.output_bytes)["value"])
-        passed = same_value(test.expected, value)
+        passed = same_value(test.expected, value) or (test.wrapped and same_value([test.expected], value))
     except (JSONProblem, RecursionError):
         return CaseResult(test, False, "error", detail="the function returned nothing that can be compared")
     return CaseResult(test, passed, "" if passed else "answer", got=show(value))
@@ -157,7 +130,12 @@ def _run_asserts(
                 if last:  # the value it was given broke it
                     return CaseResult(test, False, "answer", got=last, detail="the tests could not use this value")
                 raise GraderUnavailable(f"the tests' own process failed: {ended.reason} {ended.stderr[-300:]!r}")
-            message = loads(raw.decode(), max_chars=config.output_bytes)
+            try:
+                message = loads(raw.decode(), max_chars=4 * config.output_bytes)
+            except (JSONProblem, UnicodeDecodeError) as error:
+                if last:  # they hand on what the answer gave them
+                    return CaseResult(test, False, "answer", got=last, detail="the tests could not use this value")
+                raise GraderUnavailable(f"the tests' own process sent {error}") from None
             if "passed" in message:
                 return CaseResult(test, True, "")
             if "failed" in message:
@@ -176,10 +154,7 @@ def _run_asserts(
                 return CaseResult(test, False, "error", detail="the function returned nothing that can be compared")
             shown = ", ".join(show(decode(item)) for item in request["args"])
             last = f"{request['name']}({shown[:500]}) returned {show(values[0])}"
-            clean = {"value": encode_again(reply["value"])}
-            if "args" in reply:
-                clean["args"] = reply["args"]
-            tests.send(clean)
+            tests.send(reply)
     finally:
         calls.finish()
         tests.finish()
@@ -191,39 +166,6 @@ def show(value: Any) -> str:
         return repr(value)[:1000]
     except (ValueError, RecursionError):
         return f"<a very large {type(value).__name__}>"
-
-
-def encode_again(value: Any) -> Any:
-    """A parsed reply as it goes on to the tests' process: JSON that was parsed and checked here."""
-    return json.loads(json.dumps(value))
-
-
-def same_output(expected: str, got: str) -> bool:
-    """Whether a program's output is the expected one: line by line, by tokens, numbers by value.
-
-    Surrounding blank lines and trailing spaces do not count. Where a token is a decimal number in both, it may differ
-    by 1e-9 relatively (and ``1.0`` is ``1``); everything else is compared as text.
-    """
-    left, right = ([line.split() for line in text.strip().splitlines()] for text in (expected, got))
-    if left == right:
-        return True
-    left, right = ([line for line in lines if line] for lines in (left, right))
-    if len(left) != len(right):
-        return False
-    return all(len(a) == len(b) and all(map(_same_token, a, b)) for a, b in zip(left, right, strict=True))
-
-
-_DECIMAL = re.compile(r"[+-]?(?:\d+\.\d*|\.\d+|\d+)(?:[eE][+-]?\d+)?", re.ASCII)
-
-
-def _same_token(expected: str, got: str) -> bool:
-    if expected == got:
-        return True
-    if "." not in expected + got and "e" not in (expected + got).lower():
-        return False
-    if len(expected) > 400 or len(got) > 400 or not _DECIMAL.fullmatch(expected) or not _DECIMAL.fullmatch(got):
-        return False
-    return same_value(float(expected), float(got))
 
 
 #: Columns that may hold a reference solution.

@@ -5,23 +5,23 @@ to the ``Action:`` line above them. The tools must be called in the gold order; 
 order among themselves. Arguments are compared as JSON values: ``true`` is not ``1``, ``"3"`` is not ``3``, ``1.0`` is
 ``1``. A gold call marked ``[Optional]`` may be left out.
 
-paper: SDPO's rule. All ``Action:\\s*(\\w+)`` as a multiset, and all ``Action Input:\\s*({.*?})`` merged into one
-dictionary, both equal to the gold's; so nested braces fail.
+Only what follows the thinking counts. paper: SDPO's rule (:mod:`reward_fns.paper`).
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
+from reward_fns import paper
+from reward_fns.mathlayer.extract import after_thinking
 from reward_fns.options import Options
 from reward_fns.result import BadGroundTruth
 from reward_fns.strictjson import JSONProblem, decode_at, loads, same_json
 
-_ACTION = re.compile(r"^[ \t]*\*{0,2}Action:\*{0,2}[ \t]*(?P<name>\S[^\n]*?)[ \t\r]*$", re.MULTILINE)
+_ACTION = re.compile(r"^[ \t]{0,40}\*{0,2}Action:\*{0,2}[ \t]{0,40}(?P<name>\S[^\n]*)$", re.MULTILINE)
 _INPUT = re.compile(r"\s*\*{0,2}Action[ _]Input:\*{0,2}\s*(?:```(?:json)?\s*)?")
 _OPTIONAL = "[Optional]"
 
@@ -39,7 +39,7 @@ def grade(solution: str, ground_truth: Any, extra_info: dict[str, Any], options:
     """Grade one completion against the gold calls ``ground_truth`` (a JSON list, as text or decoded)."""
     gold = gold_calls(ground_truth)
     if options.mode == "paper":
-        return _paper(solution, gold)
+        return _paper(solution, ground_truth)
     calls, problem = read_calls(solution)
     if not problem:
         problem = difference(calls, gold)
@@ -73,12 +73,12 @@ def gold_calls(ground_truth: Any) -> list[Call]:
 
 def read_calls(solution: str) -> tuple[list[Call], str]:
     """The calls of a completion, and what is wrong with their form ("" if nothing)."""
-    text = solution.rsplit("</think>", 1)[-1]
+    text = after_thinking(solution)
     calls: list[Call] = []
     position = 0
     while match := _ACTION.search(text, position):
         head = _INPUT.match(text, match.end())
-        name = match.group("name").strip("`*")
+        name = match.group("name").strip(" \t\r`*")
         if not head:
             return calls, f"The line after 'Action: {name}' must be 'Action Input:' with a JSON object."
         try:
@@ -122,18 +122,10 @@ def _which(arguments: dict[str, Any], targets: list[Call]) -> str:
     return f" (look at {', '.join(sorted(map(str, keys))[:5])})"
 
 
-def _paper(solution: str, gold: list[Call]) -> dict[str, Any]:
-    names = Counter(re.findall(r"Action:\s*(\w+)", solution))
-    merged: dict[str, Any] = {}
-    for text in re.findall(r"Action Input:\s*({.*?})", solution, re.DOTALL):
-        try:
-            merged.update(json.loads(text))
-        except (ValueError, RecursionError):
-            continue
-    gold_names = Counter(f"{_OPTIONAL}{call.name}" if call.optional else call.name for call in gold)
-    gold_merged = {key: value for call in gold for key, value in call.arguments.items()}
-    right = names == gold_names and merged == gold_merged
-    return {"score": right, "acc": right, "format_ok": bool(names), "pred": json.dumps(merged, ensure_ascii=False)}
+def _paper(solution: str, ground_truth: Any) -> dict[str, Any]:
+    right = paper.same_calls(solution, json.loads(ground_truth) if isinstance(ground_truth, str) else ground_truth)
+    pred = json.dumps(paper.merged_inputs(solution), ensure_ascii=False)
+    return {"score": right, "acc": right, "format_ok": bool(paper.actions(solution)), "pred": pred}
 
 
 def render_gold(ground_truth: Any, extra_info: dict[str, Any]) -> str:

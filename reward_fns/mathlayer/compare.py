@@ -1,8 +1,7 @@
 r"""Compare a gold answer with a prediction, structure by structure. Runs in a worker process (it may be slow).
 
-Rules, in short: tuples, intervals and matrices in order and with their brackets; lists, sets and unions in any order;
-an equation in a box gives the value it ends with only if every other side is a bare variable or has the same value, so
-``x = 5`` and ``2 + 3 = 5`` give 5 and ``1 = 2`` gives nothing; two equations are equal when they say the same thing.
+Rules, in short: tuples, intervals, ratios and matrices in order and with their brackets; lists, sets and unions in any
+order; the clock as it is written; equations as in :mod:`reward_fns.mathlayer.relations`; single expressions by value.
 """
 
 from __future__ import annotations
@@ -11,56 +10,79 @@ import re
 
 from reward_fns.mathlayer import symbolic
 from reward_fns.mathlayer.exact import read_number, same_number
+from reward_fns.mathlayer.notation import tidy
+from reward_fns.mathlayer.relations import same_reals, same_relation
 from reward_fns.mathlayer.shapes import Shape, parse_shape
 
-_VARIABLE = re.compile(
-    r"\\?[A-Za-z]+(?:_\{?\w+\}?)?'?(?:\s*\(\s*[A-Za-z](?:\s*,\s*[A-Za-z])*\s*\))?|\\(?:angle|text\s*\{)[^=<>]*"
-)
-_BASE = re.compile(r"\(?([0-9A-Fa-f]+)\)?_\{?(?:\\text\{)?(\w+?)\}*")
-_FLIP = {"<": ">", ">": "<", "<=": ">=", ">=": "<=", "=": "=", "!=": "!="}
+_BASE = re.compile(r"\(?([0-9A-F]*\d[0-9A-F]*)\)?_\s?\{?(?:\\text\s?\{)?\s?(\d{1,2}|[a-z]{3,8})\s?\}*")
+
+_CHOICE = re.compile(r"(?:\\text\s?\{)?\s*\(?([A-F])\)[.:]?\s*\}?\s*((?:[-+\d$]|\\frac|\\sqrt).*)", re.DOTALL)
 
 
 def compare(gold: str, pred: str) -> str:
     """``same``, ``different``, or ``bad gold`` when the gold answer itself cannot be read."""
     try:
-        gold_shape = parse_shape(gold)
+        gold_shape = parse_shape(tidy(gold).removeprefix("\\approx"))
         if not _readable(gold_shape):
             return "bad gold"
     except ValueError:
         return "bad gold"
     try:
-        return "same" if same(gold_shape, parse_shape(pred)) else "different"
-    except (ValueError, RecursionError, MemoryError, OverflowError):
+        readings = [pred, *choice_and_value(pred)]
+        return "same" if any(same(gold_shape, parse_shape(reading)) for reading in readings) else "different"
+    except Exception:  # noqa: BLE001 - the gold can be read, so whatever the algebra stumbles over is the answer's
         return "different"
 
 
+def choice_and_value(text: str) -> tuple[str, ...]:
+    r"""Both halves of a choice with its value, such as ``\textbf{(D)} 12``; nothing for anything else."""
+    match = _CHOICE.fullmatch(tidy(text))
+    return (f"({match.group(1)})", match.group(2)) if match else ()
+
+
 def _readable(shape: Shape) -> bool:
-    if shape.kind == "words" or read_number(shape.text) is not None or _BASE.fullmatch(shape.text):
+    if shape.kind in ("words", "clock") or read_number(shape.text) is not None or _BASE.fullmatch(shape.text):
         return True
     if shape.items:
         return all(_readable(item) for item in shape.items)
-    return shape.kind == "set" or symbolic.parse(shape.text) is not None
+    return shape.kind == "set" or shape.text == "\\mathbb{R}" or symbolic.parse(shape.text) is not None
 
 
 def same(gold: Shape, pred: Shape) -> bool:
     """Whether two structures are the same answer."""
     if gold.kind == "words" or pred.kind == "words":
-        letter = len(gold.text) == 1  # a choice, with or without its brackets
-        return (gold.kind == pred.kind or letter) and gold.text == pred.text
+        return _same_words(gold, pred)
+    if gold.kind == "clock" or pred.kind == "clock":
+        return (
+            gold.kind == pred.kind and gold.text == pred.text and (gold.tag == pred.tag or not pred.tag or not gold.tag)
+        )
     gold_number, pred_number = read_number(gold.text), read_number(pred.text)
     if gold_number is not None and pred_number is not None:
         return same_number(gold_number, pred_number)
     if gold.kind == "relation" or pred.kind == "relation":
-        return _same_relation(gold, pred)
+        return same_relation(gold, pred, same)
+    if "union" in (gold.kind, pred.kind) or (gold.text == "\\mathbb{R}") != (pred.text == "\\mathbb{R}"):
+        if gold.kind == pred.kind and _same_unordered(gold.items, pred.items):
+            return True
+        return same_reals(gold, pred, same)
     if gold.kind in ("list", "set") or pred.kind in ("list", "set"):
         return _same_list(gold, pred)
     if gold.kind != pred.kind:
         return False
-    if gold.kind == "union":
-        return _same_unordered(gold.items, pred.items)
     if gold.kind == "leaf":
         return _same_leaf(gold.text, pred.text)
     return gold.tag == pred.tag and len(gold.items) == len(pred.items) and all(map(_in_order, gold.items, pred.items))
+
+
+def _same_words(gold: Shape, pred: Shape) -> bool:
+    if gold.kind == pred.kind:
+        return gold.text == pred.text
+    words, other = (gold, pred) if gold.kind == "words" else (pred, gold)
+    if words.text == "no solution" and other.kind == "set" and not other.items:
+        return True
+    if words.text in ("all real numbers", "real numbers"):
+        return same_reals(gold, pred, same)
+    return len(gold.text) == 1 and gold.text == pred.text.strip("() ")  # a choice, with or without its brackets
 
 
 def _in_order(gold: Shape, pred: Shape) -> bool:
@@ -71,13 +93,20 @@ def _in_order(gold: Shape, pred: Shape) -> bool:
 
 
 def _same_list(gold: Shape, pred: Shape) -> bool:
-    if gold.kind == "seq" and pred.kind == "list":  # a pair written without its brackets, in order
-        return len(gold.items) == len(pred.items) and all(map(same, gold.items, pred.items))
+    if gold.kind == "set" and len(gold.items) == 1 and pred.kind != "set":
+        return same(gold.items[0], pred)
+    if pred.kind == "set" and len(pred.items) == 1 and gold.kind != "set":
+        return same(gold, pred.items[0])
+    if gold.kind == "seq" and pred.kind == "list" and pred.tag != "or":  # a pair without its brackets, in order
+        in_order = len(gold.items) == len(pred.items) and all(map(same, gold.items, pred.items))
+        return in_order or same_reals(gold, pred, same)
     if "leaf" in (gold.kind, pred.kind) and "," in gold.text and "," in pred.text:
         gold, pred = (Shape("list", s.text, tuple(map(parse_shape, s.text.split(",")))) for s in (gold, pred))
     kinds = {gold.kind, pred.kind}
-    if kinds & {"seq", "union", "matrix"}:
-        return False
+    if kinds & {"seq", "union", "matrix", "ratio"}:
+        return same_reals(gold, pred, same)
+    if gold.kind == pred.kind == "list" and same_reals(gold, pred, same):
+        return True
     return _same_unordered(gold.items or (gold,) * (gold.kind == "leaf"), pred.items or (pred,) * (pred.kind == "leaf"))
 
 
@@ -98,71 +127,3 @@ def _same_leaf(gold: str, pred: str) -> bool:
         other_base = bases[0] and bases[1] and bases[0].group(2) != bases[1].group(2)
         return digits[0] == digits[1] and not other_base
     return symbolic.same(gold, pred)
-
-
-def _is_variable(shape: Shape) -> bool:
-    return bool(_VARIABLE.fullmatch(shape.text.strip())) and shape.text.strip() not in ("e", "i", "\\pi", "\\infty")
-
-
-def _same_relation(gold: Shape, pred: Shape) -> bool:
-    if gold.kind != "relation":
-        gold, pred, flipped = pred, gold, True
-    else:
-        flipped = False
-    if pred.kind != "relation":  # one side is an equation (or x in S), the other a value
-        return _value_of_relation(gold, pred, pred_is_relation=flipped)
-    operators = gold.tag.split()
-    if "in" in operators + pred.tag.split():
-        return gold.tag == pred.tag and all(map(same, gold.items, pred.items))
-    if len(gold.items) != len(pred.items):
-        return False
-    if len(gold.items) == 2:
-        return _same_statement(gold.items, gold.tag, pred.items, pred.tag)
-    forward = gold.tag == pred.tag and all(map(same, gold.items, pred.items))
-    mirrored = " ".join(_FLIP[o] for o in reversed(operators))
-    return forward or (mirrored == pred.tag and all(map(same, gold.items, pred.items[::-1])))
-
-
-def _same_statement(gold: tuple[Shape, ...], operator: str, pred: tuple[Shape, ...], pred_operator: str) -> bool:
-    if _is_variable(gold[0]) and operator == pred_operator == "=":
-        for this, other in (pred, pred[::-1]):
-            if this.text.strip() == gold[0].text.strip():
-                return same(gold[1], other)
-    sign = symbolic.same_up_to_factor([s.text for s in gold], [s.text for s in pred])
-    if sign == 0:
-        return False
-    return (pred_operator if sign > 0 else _FLIP[pred_operator]) == operator
-
-
-def _value_of_relation(relation: Shape, value: Shape, pred_is_relation: bool) -> bool:
-    operators = set(relation.tag.split())
-    if operators == {"in"} and len(relation.items) == 2 and _is_variable(relation.items[0]):
-        return same(relation.items[1], value)
-    if operators <= {"<", ">", "<=", ">="}:
-        interval = _as_interval(relation)
-        return interval is not None and same(*((value, interval) if pred_is_relation else (interval, value)))
-    if operators != {"="}:
-        return False
-    sides = [side for side in relation.items if not _is_variable(side)]
-    if not sides or (len(sides) == len(relation.items) and not pred_is_relation):
-        return False
-    return all(same(value, side) if pred_is_relation else same(side, value) for side in sides)
-
-
-def _as_interval(relation: Shape) -> Shape | None:
-    """``x > 5`` and ``1 < x \\le 3`` as intervals."""
-    items, operators = list(relation.items), relation.tag.split()
-    if operators[0][0] == ">":
-        items, operators = items[::-1], [_FLIP[o] for o in reversed(operators)]
-    if any(o[0] == ">" for o in operators):
-        return None
-    if len(items) == 3 and _is_variable(items[1]):
-        low, high = items[0], items[2]
-        tag = ("(" if operators[0] == "<" else "[") + (")" if operators[1] == "<" else "]")
-    elif len(items) == 2 and _is_variable(items[0]):
-        low, high, tag = Shape("leaf", "-\\infty"), items[1], "(" + (")" if operators[0] == "<" else "]")
-    elif len(items) == 2 and _is_variable(items[1]):
-        low, high, tag = items[0], Shape("leaf", "\\infty"), ("(" if operators[0] == "<" else "[") + ")"
-    else:
-        return None
-    return Shape("seq", relation.text, (low, high), tag)

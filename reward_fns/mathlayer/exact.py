@@ -10,23 +10,22 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
+from reward_fns.mathlayer.notation import tidy
+from reward_fns.mathlayer.units import read_unit, same_unit
+
 MAX_NUMBER = 400  # characters; beyond this a "number" is not an answer
 
-_SPACES = re.compile(r"\\[,;:! ]|\\q?quad|~|\\thinspace|\u00a0|\u202f")
-_WRAPPERS = re.compile(r"^\s*(?:\$\$?|\\\(|\\\[)(.*?)(?:\$\$?|\\\)|\\\])\s*[.,]?\s*$", re.DOTALL)
 _DIGITS = r"(?:\d{1,3}(?:(?:,|\{,\})\d{3})+|\d+)"
 _DECIMAL = rf"(?:{_DIGITS}(?:\.\d*)?|\.\d+)"
 _SCI = re.compile(rf"([+-]?{_DECIMAL})(?:[eE]([+-]?\d{{1,3}})|(?:\\times|\\cdot|\*|x)10\^\{{?([+-]?\d{{1,3}})\}}?)?")
 _FRAC = re.compile(
-    rf"([+-]?)(\d{{1,9}}(?=\\frac|\+|\s))?[+\s]*"
+    rf"([+-]?)(\d{{1,9}}(?=\\frac|\+|\s))?[+\s]?"
     rf"(?:\\frac(?:\{{([+-]?{_DECIMAL})\}}|(\d))(?:\{{([+-]?{_DECIMAL})\}}|(\d))|\(?({_DECIMAL})/([+-]?{_DECIMAL})\)?)"
 )
 _REPEATING = re.compile(r"([+-]?)(\d*)\.(\d*)\\overline\{(\d+)\}")
-_UNIT = re.compile(
-    r"^(?P<number>[^A-Za-z]*?[\d}])[\s-]*"
-    r"(?P<unit>(?:\\(?:text|mathrm|textbf|mbox|rm)\s*\{[^{}]*\}|[A-Za-z][A-Za-z./\s]*)(?:\^\{?-?[23]\}?)?)\.?$"
-)
-_UNIT_TEXT = re.compile(r"\\(?:text|mathrm|textbf|mbox|rm)\s*\{([^{}]*)\}")
+_TAIL = re.compile(r"[\d})]\s*-?\s*(?=\\text|[A-Za-z\u4e00-\u9fff])")
+_DEGREE = re.compile(r"\s*\^\s?\\circ\s*(?:(?:\\text\s?\{)?\s*([CF])\s*\}?)?$")
+_CURRENCY = re.compile(r"^([+-]?)\s*(?:\\?\$|\u20ac|\u00a3|\u00a5|\uffe5)\s*")
 
 
 @dataclass(frozen=True)
@@ -39,47 +38,31 @@ class Number:
     places: int = -1
 
 
-def tidy(text: str) -> str:
-    """``text`` without math delimiters, spacing commands, bold, outer ``\\text{}`` and a trailing full stop."""
-    text = text.strip().strip("*").strip()
-    for _ in range(3):
-        match = _WRAPPERS.match(text)
-        if not match or "$" in match.group(1):
-            break
-        text = match.group(1).strip()
-    text = text.replace("\u2212", "-").replace("\\dfrac", "\\frac").replace("\\tfrac", "\\frac")
-    text = text.replace("\\cfrac", "\\frac").replace("\\displaystyle", "").replace("\\left", "").replace("\\right", "")
-    text = _SPACES.sub(" ", text)
-    return text.strip().rstrip(".;").strip()
-
-
 def read_number(text: str) -> Number | None:
     """``text`` as a number, or None when it is not plainly one."""
+    if len(text) > 2 * MAX_NUMBER:
+        return None
     text = tidy(text)
     if not text or len(text) > MAX_NUMBER:
         return None
-    unit = ""
-    match = _UNIT.match(text)
-    if match and not re.fullmatch(r"[eE]", match.group("unit").strip()):
-        unit = normal_unit(match.group("unit"))
-        text = match.group("number").strip()
-    degree = re.sub(r"\^\{?\\circ\}?|\\degree|\u00b0", "", text)
-    if degree != text:
-        text, unit = degree.strip(), unit or "degree"
-    text = re.sub(r"^([+-]?)\s*(?:\\?\$|\u20ac|\u00a3)\s*", r"\1", text)
+    unit, scale, percent = "", Fraction(1), False
+    degree = _DEGREE.search(text)
+    if degree:
+        text, unit = text[: degree.start()], "degree" + (" " + degree.group(1).lower() if degree.group(1) else "")
+    else:
+        tail = _TAIL.search(text)
+        found = read_unit(text[tail.end() :]) if tail else None
+        if tail and found:
+            text, unit, scale, percent = text[: tail.start() + 1], found.name, found.scale, found.percent
+    text, currencies = _CURRENCY.subn(r"\1", text)
+    unit = unit or ("usd" if currencies else "")
     text = re.sub(r"\\?\$$", "", text).strip()
-    percent = text.endswith("%")
-    if percent:
-        text = text.rstrip("%").rstrip("\\").strip()
+    if text.endswith("%"):
+        percent, text = True, text.rstrip("%").rstrip("\\").strip()
     value, places = _value(text)
-    return None if value is None else Number(value, percent, unit, places)
-
-
-def normal_unit(text: str) -> str:
-    """A unit or counted thing in one spelling: lower case, no spaces, singular."""
-    text = _UNIT_TEXT.sub(r"\1", text).strip().strip(".").lower()
-    text = re.sub(r"[\s{}\\]", "", text)
-    return text[:-1] if len(text) > 3 and text.endswith("s") else text
+    if value is None:
+        return None
+    return Number(value * scale, percent, unit, places if scale == 1 else -1)
 
 
 def same_number(gold: Number, pred: Number) -> bool:
@@ -88,7 +71,7 @@ def same_number(gold: Number, pred: Number) -> bool:
     A percentage is right as written or by value; two units that differ are wrong, a missing one is not; a gold decimal
     with at least two places is matched by an exact value that rounds to it.
     """
-    if gold.unit and pred.unit and gold.unit != pred.unit:
+    if not same_unit(gold.unit, pred.unit):
         return False
     options = {pred.value, pred.value / 100} if pred.percent else {pred.value}
     targets = {gold.value, gold.value / 100} if gold.percent else {gold.value}
@@ -96,15 +79,17 @@ def same_number(gold: Number, pred: Number) -> bool:
         return not (pred.percent and gold.percent and gold.value != pred.value)
     if gold.places >= 2 and (pred.places < 0 or pred.places > gold.places) and not (gold.percent or pred.percent):
         return abs(pred.value - gold.value) <= Fraction(1, 2 * 10**gold.places)
-    if pred.places >= 6 and gold.places < 0:  # a decimal of a fraction, to six places or more
+    if pred.places >= 6 and gold.places < 0 and gold.value.denominator > 1:  # a decimal of a fraction
         return abs(pred.value - gold.value) <= Fraction(1, 2 * 10**pred.places)
     return False
 
 
 def _value(text: str) -> tuple[Fraction | None, int]:
     """The value of a bare number and its decimal places (-1 for integers and fractions)."""
-    if not text.isascii():  # digits of other scripts
+    if not text.isascii() or re.search(r",\s", text):  # digits of other scripts; two numbers
         return None, -1
+    if re.fullmatch(r"[+-]?\d{1,3}(?: \d{3})+", text):  # thousands parted by spaces
+        text = text.replace(" ", "")
     compact = re.sub(r"\s+", "", text)
     repeating = _REPEATING.fullmatch(compact)
     if repeating:

@@ -1,9 +1,11 @@
 r"""Find the answer in a completion.
 
-Order: text after the last ``</think>`` only; then the later of the last ``\boxed{}`` (balanced braces) and the last
-``#### x`` line; then the last "Answer: x" or "the answer is x"; then, if the whole reply holds exactly one number, that
-number. Several candidates with no marker are no answer. Boxes joined by a comma, "or" or "and" are one answer with
-several parts, so that offering two values for one does not score.
+Only the text after thinking counts. Then, in this order: the last ``\boxed{}`` or, when it comes later and reads as an
+answer, the last ``#### x`` line; the last "Answer: x" or "the answer is x"; the only number of the reply. Several
+candidates with no marker are no answer. Boxes joined by a comma, "or", "and" or space alone are one answer with several
+parts, so that offering two values for one does not score.
+
+Every step is linear in the length of the text: no pattern has an unbounded repetition that another can start inside.
 """
 
 from __future__ import annotations
@@ -11,14 +13,31 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-_BOX = re.compile(r"\\(?:boxed|fbox)\s*(?=\{)|\\boxed\s+(?=[^\s{])")
-_HASH = re.compile(r"####[ \t]*(.+)")
-_PHRASE = re.compile(
-    r"(?:\b(?:final\s+)?answer\b\s*(?:\*\*)?\s*(?:is|are|:|=)\s*(?:\*\*)?\s*:?)[ \t]*(?P<answer>[^\n]+)", re.IGNORECASE
+from reward_fns.mathlayer.exact import read_number
+from reward_fns.mathlayer.notation import matching_brace
+from reward_fns.mathlayer.prose import first_answer
+
+_BOX = re.compile(r"\\(?:boxed|fbox)\s{0,8}(?=\{)|\\boxed\s{1,8}(?=[^\s{])")
+_BARE_BOX = re.compile(r"[^\s$.,;]{1,200}")
+_HASH = re.compile(r"(?<!#)####(?!#)[ \t]{0,8}([^\n]*)")
+_MARKER = re.compile(
+    r"\banswer\b(?:\s{1,3}(?:to|for|of)\s[^\n.:=]{1,24}?)?[\s*_`]{0,4}(?:\b(?:is|are|equals)\b|[:=\uff1a])[\s*_:]{0,4}"
+    r"|\u7b54\u6848[\s*]{0,3}(?:[:\uff1a\u662f\u4e3a]|\u5e94\u4e3a)[\s*:\uff1a]{0,4}"
+    r"|\bfinal answer\b[ \t*_#:]{0,6}\n",
+    re.IGNORECASE,
 )
 _NUMBER = re.compile(r"(?<![\w.,])[-+\u2212]?\$?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:/\d+)?(?![\w]|\.\d)")
-_JOIN = re.compile(r"[\s$.,;:]*(?:\\?,|;|/|\bor\b|\band\b|\\text\{\s*(?:or|and)\s*\})[\s$]*", re.IGNORECASE)
+_DENIAL = re.compile(r"\bnot\b|n['\u2019]t\b|\bnever\b|\bthan\b|\bleast\b|\bmost\b", re.IGNORECASE)
+_INTEGER = re.compile(r"(?<![\w.])-?\d[\d,]*(?:\.\d+)?")
+_JOIN = re.compile(
+    r"[\s$.,;:*&()/~\u3001\uff0c\uff1b]|\\[()\[\],;:! ]|\\\\|\\q?quad|\\(?:text|mathrm)\s?\{|\}"
+    r"|\\(?:lor|vee|land|wedge)|\b(?:or|and|also|possibly|maybe|alternatively|else|either|oder|und)\b|[\u6216\u548c\u53ca\u4e0e]|\u6216\u8005",
+    re.IGNORECASE,
+)
 _MAX_JOINED = 12
+_MAX_GAP = 60
+_TAIL = 20_000  # characters at the end of a reply in which a lone number is looked for
+_MAX_ANSWER = 2000
 
 
 @dataclass(frozen=True)
@@ -36,36 +55,65 @@ class Extracted:
 NOTHING = Extracted("", "none")
 
 
+def after_thinking(solution: str) -> str:
+    """The part of a completion that is addressed to the reader; thinking that does not end is none of it."""
+    text = solution.rsplit("</think>", 1)[-1]
+    return text.split("<think>", 1)[0] if "<think>" in text else text
+
+
 def extract(solution: str) -> Extracted:
     """The answer of a completion, or :data:`NOTHING`."""
-    text = solution.rsplit("</think>", 1)[-1]
-    box_at = text.rfind("\\boxed")
-    hash_at = text.rfind("####")
-    if box_at < 0:
-        box_at = text.rfind("\\fbox")
-    if hash_at > box_at:
-        match = _HASH.match(text, hash_at)
-        return Extracted(match.group(1).strip(), "hash") if match else NOTHING
+    text = after_thinking(solution)
+    box_at = max(text.rfind("\\boxed"), text.rfind("\\fbox"))
+    hashed, hash_at = _last_hash(text, box_at)
+    if hashed and hash_at > box_at:
+        return Extracted(hashed, "hash")
     if box_at >= 0:
         boxed = last_boxes(text)
         return Extracted(boxed, "box") if boxed else NOTHING
-    phrases = list(_PHRASE.finditer(text))
-    if phrases:
-        return Extracted(_trim_sentence(phrases[-1].group("answer")), "phrase")
-    numbers = _NUMBER.findall(text[-20000:])
-    return Extracted(numbers[0], "plain") if len(numbers) == 1 else NOTHING
+    phrase = _last_phrase(text)
+    if phrase:
+        return Extracted(phrase, "phrase")
+    numbers = list(_NUMBER.finditer(text[-_TAIL:]))
+    if len(numbers) != 1 or _DENIAL.search(text[-_TAIL:][max(0, numbers[0].start() - 40) : numbers[0].start()]):
+        return NOTHING
+    return Extracted(numbers[0].group(), "plain")
 
 
 def last_integer(solution: str) -> Extracted:
     """The last number of a reply, when it is an integer (for models too small to follow a format)."""
-    numbers = re.findall(r"(?<![\w.])-?\d[\d,]*(?:\.\d+)?", solution.replace("\u2212", "-")[-20000:])
+    numbers = _INTEGER.findall(solution[-_TAIL:].replace("\u2212", "-"))
     if not numbers:
         return NOTHING
     return Extracted(numbers[-1].replace(",", ""), "plain")
 
 
+def _last_hash(text: str, box_at: int) -> tuple[str, int]:
+    """The last ``#### x`` and its place. Beside a box or another such line, a heading of words is no answer."""
+    words, words_at = "", -1
+    for match in reversed(list(_HASH.finditer(text))[-50:]):
+        line = match.group(1)[:_MAX_ANSWER].strip()
+        found = first_answer(line)
+        if found and (read_number(found) is not None or line.lstrip("*").startswith(("$", "\\("))):
+            return found, match.start()
+        if found and not words:
+            words, words_at = found, match.start()
+    if box_at >= 0 or _MARKER.search(text):
+        return "", -1
+    return words, words_at
+
+
+def _last_phrase(text: str) -> str:
+    """What the last marker that is followed by an answer announces."""
+    for match in reversed(list(_MARKER.finditer(text))[-50:]):
+        found = first_answer(text[match.end() : match.end() + _MAX_ANSWER])
+        if found:
+            return found
+    return ""
+
+
 def last_boxes(text: str) -> str:
-    r"""The content of the last ``\boxed{}``; with those joined to it by a comma, "or" or "and", separated by commas.
+    r"""The content of the last ``\boxed{}``; with those joined to it, separated by commas.
 
     "" when the last box is not closed.
     """
@@ -75,7 +123,7 @@ def last_boxes(text: str) -> str:
         if read is None:
             break
         content, end = read
-        if boxes and (end > boxes[-1][0] or not _JOIN.fullmatch(text, end, boxes[-1][0])):
+        if boxes and (end > boxes[-1][0] or not _joined(text, end, boxes[-1][0])):
             break
         boxes.append((match.start(), end, content.strip()))
         if len(boxes) == _MAX_JOINED:
@@ -83,31 +131,18 @@ def last_boxes(text: str) -> str:
     return ", ".join(content for _, _, content in reversed(boxes))
 
 
+def _joined(text: str, start: int, end: int) -> bool:
+    """Whether the text between two boxes holds nothing but what joins two answers."""
+    gap = text[start:end]
+    if len(gap) > _MAX_GAP:
+        return False
+    left = _JOIN.sub("", gap)
+    return not left or (bool(re.search(r"\bor\b", gap)) and "\n" not in gap and not re.search(r"\brather\b", gap))
+
+
 def _box_content(text: str, start: int) -> tuple[str, int] | None:
     if not text.startswith("{", start):
-        match = re.compile(r"[^\s$.,;]+").match(text, start)
+        match = _BARE_BOX.match(text, start)
         return (match.group(), match.end()) if match else None
     end = matching_brace(text, start)
     return (text[start + 1 : end], end + 1) if end is not None else None
-
-
-def matching_brace(text: str, start: int) -> int | None:
-    """The index of the brace that closes the one at ``start``; escaped braces do not count. None when unclosed."""
-    depth = 0
-    position = start
-    while position < len(text):
-        char = text[position]
-        if char == "\\":
-            position += 2
-            continue
-        depth += (char == "{") - (char == "}")
-        if depth == 0:
-            return position
-        position += 1
-    return None
-
-
-def _trim_sentence(text: str) -> str:
-    """The answer part of a sentence: up to the first full stop that ends it."""
-    text = re.split(r"(?<=[^\d\s])\.(?:\s|$)|(?<=\d)\.(?:\s+\D|\s*$)", text.strip(), maxsplit=1)[0]
-    return text.strip().strip("*").strip()

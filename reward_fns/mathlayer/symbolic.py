@@ -1,8 +1,7 @@
-r"""Equality of two expressions, with math-verify's LaTeX parser and numeric evaluation. Runs in a worker process.
+r"""Equality of two expressions, read by math-verify's LaTeX parser. Runs in a worker process.
 
-Two expressions are equal when they agree to 20 digits at several points (complex arithmetic, both signs of every
-variable). That needs no ``simplify``, whose running time nobody can bound, and does not round ``1/2004!`` to
-``1/2006!``. A decimal is equal to a closed form it is the correct rounding of, from six places on.
+Two expressions are equal when they have the same value wherever both are defined; see
+:mod:`reward_fns.mathlayer.values`. Upper and lower case are different letters, primes and indices belong to a name.
 """
 
 from __future__ import annotations
@@ -13,66 +12,101 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from reward_fns.mathlayer.exact import normal_unit, read_number
+from reward_fns.mathlayer import values
+from reward_fns.mathlayer.exact import read_number
+from reward_fns.mathlayer.notation import matching_brace, tidy
+from reward_fns.mathlayer.shapes import strip_unit
+from reward_fns.mathlayer.units import same_unit
 
-DIGITS = 20
 MAX_LENGTH = 1000
-_POINTS = (
-    ("0.7310585", "1.3"),
-    ("1.6180339", "0.41"),
-    ("-0.5772156", "-1.7"),
-    ("2.2360679", "0.83"),
-    ("-1.2020569", "3"),
-)
-_UNIT = re.compile(r"\\(?:text|mathrm|mbox|textbf)\s*\{\s*([^{}]*)\}(?:\^\{?-?\d\}?)?\s*$")
-_GREEK = {"\u03b1": r"\alpha ", "\u03b2": r"\beta ", "\u03b3": r"\gamma ", "\u03b8": r"\theta "}
+_FUNCTIONS = "pi|sin|cos|tan|log|ln|sec|csc|cot|arcsin|arccos|arctan|sinh|cosh|tanh|exp|max|min|gcd|lcm"
 _PLAIN: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] = (
-    (re.compile(r"(?<![\\a-zA-Z])sqrt\s*\(([^()]*)\)"), r"\\sqrt{\1}"),
-    (re.compile(r"\u221a\s*\(([^()]*)\)"), r"\\sqrt{\1}"),
-    (re.compile(r"\u221a\s*(\d+|[a-z])"), r"\\sqrt{\1}"),
     (re.compile(r"\*\*"), "^"),
-    (re.compile(r"\^\(([^()]*)\)"), r"^{\1}"),
-    (re.compile(r"\*|\u00d7|\u00b7"), r"\\cdot "),
-    (re.compile(r"(?<![\\a-zA-Z])(pi|sin|cos|tan|log|ln|sec|csc|cot|arcsin|arccos|arctan)(?![a-zA-Z])"), r"\\\1 "),
-    (re.compile(r"\u03c0"), r"\\pi "),
-    (re.compile(r"[\u03b1\u03b2\u03b3\u03b8]"), lambda m: _GREEK[m.group()]),
-    (re.compile(r"(?<![\\a-zA-Z])(?:infinity|infty|inf|oo)(?![a-zA-Z])|\u221e"), r"\\infty "),
-    (re.compile(r"\u00b2"), "^2"),
-    (re.compile(r"\u00b3"), "^3"),
+    (re.compile(r"\*"), r"\\cdot "),
+    (re.compile(rf"(?<![\\a-zA-Z])({_FUNCTIONS})(?![a-zA-Z])"), r"\\\1 "),
+    (re.compile(r"(?<![\\a-zA-Z])(?:infinity|infty|inf|oo)(?![a-zA-Z])"), r"\\infty "),
+    (re.compile(r"\\sqrt\s(?=\d)(\d+)|\\sqrt\s([a-zA-Z])(?![a-zA-Z])"), r"\\sqrt{\1\2}"),
+    (re.compile(r"([A-Za-z])('+)"), lambda m: f"{m.group(1)}_{{p{len(m.group(2))}}}"),
+    # The parser takes gamma for a function or a constant.
+    (re.compile(r"\\([gG])amma(?![a-zA-Z])(?!\s?\()(?:\s?_\s?\{?(\w+)\}?)?"), r"\\xi_{\1amma\2}"),
+    (re.compile(r"\\lg(?![a-zA-Z])"), r"\\log_{10} "),
+    (re.compile(r"\\(?:mathrm|operatorname)\{([a-zA-Z]+)\}"), r"\\\1"),
 )
+_TWO_ARGUMENTS = re.compile(r"\\(?:frac|binom)(?![a-zA-Z])")
+_ARGUMENT = re.compile(r"\s?(\{|\\[a-zA-Z]+|\w)")
 _TRIG = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)")
-_DEGREES = re.compile(r"(\d+(?:\.\d+)?)\s*(?:\^\s*\{?\s*\\circ\s*\}?|\u00b0)")
+_DEGREES = re.compile(r"(\d+(?:\.\d+)?)\s*(?:\^\s*\{?\s*\\circ\s*\}?)")
 
 
 def normal_latex(text: str) -> str:
-    """Plain-text notation (``sqrt(2)``, ``x**2``, Unicode) as LaTeX; degrees in sines and the like as radians."""
+    """Plain-text notation (``sqrt(2)``, ``x**2``, ``exp(2)``) as LaTeX; degrees in sines and the like as radians."""
+    text = _braced_arguments(_bracketed_arguments(re.sub(r"\\[dt]binom(?![a-zA-Z])", r"\\binom", text)))
     for pattern, replacement in _PLAIN:
         text = pattern.sub(replacement, text)
     if _TRIG.search(text):
         return _DEGREES.sub(r"{(\\frac{\1 \\cdot \\pi}{180})}", text)
-    return re.sub(r"\^\s*\{?\s*\\circ\s*\}?|\u00b0", "", text)
+    return re.sub(r"\^\s*\{?\s*\\circ\s*\}?", "", text)
 
 
-def split_unit(text: str) -> tuple[str, str]:
-    """The expression and its trailing ``\\text{unit}`` in one spelling ("" when there is none)."""
-    match = _UNIT.search(text)
-    if not match or not text[: match.start()].strip():
-        return text, ""
-    unit = normal_unit(text[match.start() :])
-    return text[: match.start()], "" if unit.replace("square", "").replace("cubic", "") == "unit" else unit
+def _bracketed_arguments(text: str) -> str:
+    """``sqrt(...)`` and ``^(...)`` with braces for their brackets."""
+    for _ in range(20):
+        match = re.search(r"(?<![\\a-zA-Z])sqrt\s?\(|\\sqrt\s?\(|\^\s?\(", text)
+        if not match:
+            break
+        depth, end = 0, None
+        for index in range(match.end() - 1, len(text)):
+            depth += (text[index] == "(") - (text[index] == ")")
+            if depth == 0:
+                end = index
+                break
+        if end is None:
+            break
+        head = "^" if match.group()[0] == "^" else "\\sqrt"
+        text = f"{text[: match.start()]}{head}{{{text[match.end() : end]}}}{text[end + 1 :]}"
+    return text
+
+
+def _braced_arguments(text: str) -> str:
+    r"""``\frac1x`` and ``\binom52`` with their braces."""
+    position = 0
+    while match := _TWO_ARGUMENTS.search(text, position):
+        position = match.end()
+        for _ in range(2):
+            token = _ARGUMENT.match(text, position)
+            end = matching_brace(text, token.end() - 1) if token and token.group(1) == "{" else None
+            if token is None or (token.group(1) == "{" and end is None):
+                return text
+            if end is None:
+                text = f"{text[:position]}{{{token.group(1)}}}{text[token.end() :]}"
+                position += len(token.group(1)) + 2
+            else:
+                position = end + 1
+        position = match.end()  # there may be another one inside
+    return text
 
 
 @functools.lru_cache(maxsize=256)
 def parse(text: str) -> Any | None:
     """``text`` as a sympy expression, or None when it cannot be read."""
+    import sympy
     from latex2sympy2_extended import latex2sympy  # the parser math-verify is built on
+    from latex2sympy2_extended.latex2sympy2 import ConversionConfig
 
-    text, _ = split_unit(text)
+    text, _ = strip_unit(tidy(text))
+    number = read_number(text)
+    if number is not None and not number.percent:
+        return sympy.Rational(number.value)
     text = normal_latex(text).strip()
-    if not text or len(text) > MAX_LENGTH or not text.isascii():
+    if (
+        not text
+        or len(text) > MAX_LENGTH
+        or not text.isascii()
+        or re.search(r"\\text|\\[lc]?dots|\b(?:or|and|not)\b|:", text)
+    ):
         return None
     try:
-        value = latex2sympy(text)
+        value = latex2sympy(text, conversion_config=ConversionConfig(lowercase_symbols=False))
     except RecursionError:
         return None
     except Exception:  # noqa: BLE001 - the parser raises bare Exception; unreadable is an answer here
@@ -84,6 +118,8 @@ def _parse_with_math_verify(text: str) -> Any | None:
     from math_verify import LatexExtractionConfig
     from math_verify import parse as math_verify_parse
 
+    if re.search(r"[A-Z]", re.sub(r"\\[A-Za-z]+", "", text)):
+        return None  # it folds the case of letters
     logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns that we bound its running time ourselves
     found = math_verify_parse(f"${text}$", [LatexExtractionConfig()], parsing_timeout=None)
     return found[0] if found and _is_expression(found[0]) else None
@@ -92,77 +128,41 @@ def _parse_with_math_verify(text: str) -> Any | None:
 def _is_expression(value: Any) -> bool:
     import sympy
 
-    return isinstance(value, sympy.Expr)
+    return isinstance(value, sympy.Expr) and not value.has(sympy.nan, sympy.zoo)
 
 
 def same(gold: str, pred: str) -> bool:
-    """Whether two expressions have the same value for all values of their variables."""
-    gold_unit, pred_unit = split_unit(gold)[1], split_unit(pred)[1]
-    if gold_unit and pred_unit and gold_unit != pred_unit:
+    """Whether two expressions have the same value wherever both are defined; ``i`` may be the imaginary unit."""
+    import sympy
+
+    gold_unit, pred_unit = strip_unit(tidy(gold))[1], strip_unit(tidy(pred))[1]
+    if not same_unit(gold_unit, pred_unit):
         return False
     left, right = parse(gold), parse(pred)
     if left is None or right is None:
-        return re.sub(r"\s", "", gold) == re.sub(r"\s", "", pred)
+        return _letters(gold) == _letters(pred)
     if left == right:
         return True
-    left, right = _imaginary(left, right)
+    if _agree(left, right, gold, pred):
+        return True
+    imaginary = sympy.Symbol("i")
+    if imaginary not in left.free_symbols | right.free_symbols:
+        return False
+    return _agree(left.subs(imaginary, sympy.I), right.subs(imaginary, sympy.I), gold, pred)
+
+
+def _agree(left: Any, right: Any, gold: str, pred: str) -> bool:
+    """By value; by as many places as a decimal has, where one of the two is a decimal with enough of them."""
     gold_number, pred_number = read_number(gold), read_number(pred)
     if pred_number is not None and pred_number.places >= 6:
-        return _close(left, right, pred_number.places)
+        return values.close(left, right, pred_number.places)
     if gold_number is not None and gold_number.places >= 2:
-        return _close(left, right, gold_number.places)
-    return _agree(left, right)
+        return values.close(left, right, gold_number.places)
+    return values.agree(left, right)
 
 
-def _imaginary(left: Any, right: Any) -> tuple[Any, Any]:
-    """Read the letter ``i`` as the imaginary unit where no other letter stands beside it."""
-    import sympy
-
-    symbols = {str(symbol) for symbol in left.free_symbols | right.free_symbols}
-    if "i" in symbols and len(symbols) == 1:
-        unit = dict.fromkeys(left.free_symbols | right.free_symbols, sympy.I)
-        return left.subs(unit), right.subs(unit)
-    return left, right
-
-
-def _values(expression: Any, symbols: list[Any], shift: int) -> Any:
-    import sympy
-
-    first, step = _POINTS[shift]
-    point = {s: sympy.Rational(first) + sympy.Rational(step) * k for k, s in enumerate(symbols)}
-    value = expression.evalf(DIGITS + 10, subs=point) if point else expression.evalf(DIGITS + 10)
-    return value if value.is_number else None
-
-
-def _agree(left: Any, right: Any) -> bool:
-    import sympy
-
-    tiny = sympy.Float(10) ** -60  # what is left of an exact zero
-    symbols = sorted(left.free_symbols | right.free_symbols, key=str)
-    compared = 0
-    for shift in range(len(_POINTS) if symbols else 1):
-        a, b = _values(left, symbols, shift), _values(right, symbols, shift)
-        if a is None or b is None or not (a.is_finite and b.is_finite):
-            if symbols and a == b:
-                continue
-            return a is not None and a == b
-        if abs(a - b) > abs(a) * sympy.Float(10) ** -DIGITS + (tiny if a == 0 or b == 0 else 0):
-            return False
-        compared += 1
-    return compared > 0
-
-
-def _close(left: Any, right: Any, places: int) -> bool:
-    import sympy
-
-    if left.free_symbols or right.free_symbols:
-        return _agree(left, right)
-    difference = abs((left - right).evalf(DIGITS + 10))
-    return bool(
-        difference.is_number
-        and difference.is_finite
-        and difference <= sympy.Rational(1, 2) * sympy.Rational(10) ** -places
-    )
+def _letters(text: str) -> str:
+    return re.sub(r"\s", "", tidy(text))
 
 
 def same_up_to_factor(gold: list[str], pred: list[str]) -> int:
@@ -170,16 +170,4 @@ def same_up_to_factor(gold: list[str], pred: list[str]) -> int:
     sides: list[Any] = [parse(text) for text in (*gold, *pred)]
     if any(side is None for side in sides):
         return 0
-    left, right = sides[0] - sides[1], sides[2] - sides[3]
-    symbols = sorted(left.free_symbols | right.free_symbols, key=str)
-    if not symbols or left.free_symbols != right.free_symbols:
-        return 0
-    ratios = []
-    for shift in range(len(_POINTS)):
-        a, b = _values(left, symbols, shift), _values(right, symbols, shift)
-        if a is None or b is None or not (a.is_finite and b.is_finite) or a == 0 or b == 0:
-            continue
-        ratios.append(a / b)
-    if len(ratios) < 2 or any(abs(ratio - ratios[0]) > abs(ratios[0]) / 10**15 for ratio in ratios):
-        return 0
-    return 1 if ratios[0].is_positive else -1
+    return values.constant_ratio(sides[0] - sides[1], sides[2] - sides[3])

@@ -8,7 +8,8 @@
 What it does not cover: kernel bugs and hardware side channels. See docs/rewards.md for what each level covers.
 """
 
-from reward_fns.sandbox.base import Backend, Outcome, Sample, backend
+from reward_fns.sandbox.base import Backend, Outcome, Program, Sample
+from reward_fns.sandbox.choose import backend
 from reward_fns.sandbox.config import SandboxConfig
 
-__all__ = ["Backend", "Outcome", "Sample", "SandboxConfig", "backend"]
+__all__ = ["Backend", "Outcome", "Program", "Sample", "SandboxConfig", "backend"]

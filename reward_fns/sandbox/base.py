@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import threading
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
-
-from reward_fns.sandbox.config import SandboxConfig
 
 PLAIN, NAMESPACES, REMOTE = 1.0, 2.0, 3.0
 
@@ -31,6 +27,14 @@ class Outcome:
         return self.reason == "wall" or self.exit == -24  # SIGXCPU
 
 
+@dataclass(frozen=True)
+class Program:
+    """An answer's code, and the prelude that runs before it in the same namespace."""
+
+    code: str
+    prelude: str = ""
+
+
 class Calls(Protocol):
     """A program that has been loaded and answers calls, one after the other, in one process."""
 
@@ -50,9 +54,11 @@ class Calls(Protocol):
 class Sample(Protocol):
     """The sandbox of one completion; gone, with everything in it, when its context ends."""
 
-    def run_stdin(self, program: str, stdin: str, cpu_seconds: float | None = None) -> Outcome: ...
+    def run_stdin(
+        self, program: Program, stdin: str, cpu_seconds: float | None = None, output_bytes: int | None = None
+    ) -> Outcome: ...
 
-    def open_calls(self, program: str, cpu_seconds: float | None = None) -> Calls: ...
+    def open_calls(self, program: Program, cpu_seconds: float | None = None) -> Calls: ...
 
     def open_tests(self, setup: str, tests: str, names: list[str], cpu_seconds: float | None = None) -> Calls: ...
 
@@ -63,23 +69,3 @@ class Backend(Protocol):
     isolation: float
 
     def sample(self) -> AbstractContextManager[Sample]: ...
-
-
-_backends: dict[tuple[int, SandboxConfig], Backend] = {}
-_lock = threading.Lock()
-
-
-def backend(config: SandboxConfig) -> Backend:
-    """This process's backend for ``config``, made on first use (a forked child gets its own)."""
-    key = (os.getpid(), config)
-    with _lock:
-        if key not in _backends:
-            if config.backend == "fusion":
-                from reward_fns.sandbox.fusion import FusionBackend
-
-                _backends[key] = FusionBackend(config)
-            else:
-                from reward_fns.sandbox.local import LocalBackend
-
-                _backends[key] = LocalBackend(config)
-        return _backends[key]

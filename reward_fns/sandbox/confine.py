@@ -13,18 +13,27 @@ import struct
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _LANDLOCK_CREATE, _LANDLOCK_ADD, _LANDLOCK_RESTRICT = 444, 445, 446
-_SYSCALLS = {  # socket, ptrace, process_vm_readv, process_vm_writev, io_uring_setup, keyctl, add_key, request_key, bpf,
-    # userfaultfd, perf_event_open, unshare, mount, setns, shmget, semget, msgget, mq_open
-    "x86_64": (0xC000003E, (41, 101, 310, 311, 425, 250, 248, 249, 321, 323, 298, 272, 165, 308, 29, 64, 68, 240)),
-    "aarch64": (0xC00000B7, (198, 117, 270, 271, 425, 219, 217, 218, 280, 282, 241, 97, 40, 268, 194, 190, 186, 180)),
-}
-_READ = 1 << 0 | 1 << 2 | 1 << 3  # execute, read file, read directory
+_PR_SET_SECCOMP, _PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS = 22, 36, 38
+_SECCOMP_MODE_FILTER = 2
+_BPF_LOAD, _BPF_JUMP_EQUAL, _BPF_JUMP_AT_LEAST, _BPF_RETURN = 0x20, 0x15, 0x35, 0x06
+_SECCOMP_ALLOW, _SECCOMP_EPERM = 0x7FFF0000, 0x00050001
+_DENIED = {  # call: its number on x86_64, on aarch64
+    "socket": (41, 198), "ptrace": (101, 117), "process_vm_readv": (310, 270), "process_vm_writev": (311, 271),
+    "io_uring_setup": (425, 425), "keyctl": (250, 219), "add_key": (248, 217), "request_key": (249, 218),
+    "bpf": (321, 280), "userfaultfd": (323, 282), "perf_event_open": (298, 241), "unshare": (272, 97),
+    "mount": (165, 40), "setns": (308, 268), "shmget": (29, 194), "semget": (64, 190), "msgget": (68, 186),
+    "mq_open": (240, 180),
+}  # fmt: skip
+_ARCHITECTURES = {"x86_64": (0xC000003E, 0), "aarch64": (0xC00000B7, 1)}  # audit number, column of _DENIED
+_EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR, _TRUNCATE = 1 << 0, 1 << 1, 1 << 2, 1 << 3, 1 << 14
+_MAKE_CHAR, _MAKE_BLOCK = 1 << 6, 1 << 11
+_READ = _EXECUTE | _READ_FILE | _READ_DIR
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/urandom", "/dev/random")
 
 
 def become_subreaper():
     """Orphans of an execution become our children, to be killed with the rest."""
-    _libc.prctl(36, 1, 0, 0, 0)
+    _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def landlock_version():
@@ -34,7 +43,7 @@ def landlock_version():
 
 def confine(cwd, readable):
     """Give up, for this process and all it starts, what a program under test does not need."""
-    _libc.prctl(38, 1, 0, 0, 0)  # no new privileges
+    _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     landlock(cwd, readable)
     seccomp()
 
@@ -49,13 +58,13 @@ def landlock(cwd, readable):
     ruleset = _libc.syscall(_LANDLOCK_CREATE, attributes, ctypes.c_size_t(len(attributes)), 0)
     if ruleset < 0:
         return
-    files = 1 << 0 | 1 << 1 | 1 << 2 | (1 << 14 if version >= 3 else 0)  # what applies to a file
-    rules = [(path, _READ) for path in readable] + [(cwd, everything & ~(1 << 6 | 1 << 11))]  # no device nodes
-    rules += [(path, 1 << 1 | 1 << 2) for path in _DEVICES]
+    files = _EXECUTE | _WRITE_FILE | _READ_FILE | (_TRUNCATE if version >= 3 else 0)  # what applies to a file
+    rules = [(path, _READ) for path in readable] + [(cwd, everything & ~(_MAKE_CHAR | _MAKE_BLOCK))]
+    rules += [(path, _WRITE_FILE | _READ_FILE) for path in _DEVICES]
     rules += [(path, _READ) for path in ("/proc/self", "/proc/cpuinfo", "/proc/meminfo", "/proc/stat", "/sys/devices")]
     rules += [(path, _READ) for path in ("/etc/localtime", "/etc/ld.so.cache", "/usr/share/zoneinfo")]
     if os.getuid() >= 61000:  # a user id of its own: what it leaves in shared memory is found by its owner
-        rules.append(("/dev/shm", everything & ~(1 << 6 | 1 << 11)))
+        rules.append(("/dev/shm", everything & ~(_MAKE_CHAR | _MAKE_BLOCK)))
     for path, access in rules:
         try:
             fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
@@ -71,19 +80,22 @@ def landlock(cwd, readable):
 
 
 def seccomp():
-    if platform.machine() not in _SYSCALLS:
+    if platform.machine() not in _ARCHITECTURES:
         return
-    architecture, denied = _SYSCALLS[platform.machine()]
-    load, equal, give = 0x20, 0x15, 0x06
-    allow, deny = 0x7FFF0000, 0x00050001  # EPERM
-    program = [(load, 0, 0, 4), (equal, 1, 0, architecture), (give, 0, 0, deny), (load, 0, 0, 0)]
-    if platform.machine() == "x86_64":
-        program += [(0x35, 0, 1, 0x40000000), (give, 0, 0, deny)]  # the x32 twin of every call
-    for number in denied:
-        program += [(equal, 0, 1, number), (give, 0, 0, deny)]
-    program.append((give, 0, 0, allow))
+    architecture, column = _ARCHITECTURES[platform.machine()]
+    program = [
+        (_BPF_LOAD, 0, 0, 4),
+        (_BPF_JUMP_EQUAL, 1, 0, architecture),
+        (_BPF_RETURN, 0, 0, _SECCOMP_EPERM),
+        (_BPF_LOAD, 0, 0, 0),
+    ]
+    if platform.machine() == "x86_64":  # the x32 twin of every call
+        program += [(_BPF_JUMP_AT_LEAST, 0, 1, 0x40000000), (_BPF_RETURN, 0, 0, _SECCOMP_EPERM)]
+    for numbers in _DENIED.values():
+        program += [(_BPF_JUMP_EQUAL, 0, 1, numbers[column]), (_BPF_RETURN, 0, 0, _SECCOMP_EPERM)]
+    program.append((_BPF_RETURN, 0, 0, _SECCOMP_ALLOW))
     code = b"".join(struct.pack("HBBI", *step) for step in program)
     buffer = ctypes.create_string_buffer(code)
     header = struct.pack("HxxxxxxP", len(program), ctypes.addressof(buffer))
-    if _libc.prctl(22, 2, header, 0, 0) != 0:
+    if _libc.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, header, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "the seccomp filter was refused")

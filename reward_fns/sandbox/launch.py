@@ -76,9 +76,9 @@ def _others_can_run(path: Path) -> bool:
 
 
 @functools.cache
-def runner_text() -> str:
-    """The source of the runner."""
-    return (_HERE / "runner.py").read_text(encoding="utf-8")
+def source_of(name: str) -> str:
+    """The source of one of the self-contained modules of this folder."""
+    return (_HERE / name).read_text(encoding="utf-8")
 
 
 @functools.cache
@@ -86,10 +86,10 @@ def runner_source(
     base: str, scope: str, confined: bool, extra_paths: tuple[str, ...], readable: tuple[str, ...]
 ) -> str:
     """The program text given to the interpreter inside."""
-    parts = [runner_text()]
+    parts = [source_of("codec.py"), source_of("runner.py")]
     confine = "None"
     if confined:
-        parts.append((_HERE / "confine.py").read_text(encoding="utf-8"))
+        parts.append(source_of("confine.py"))
         parts.append("become_subreaper()\n")
         confine = f"lambda cwd: confine(cwd, {readable!r})"
     parts.append(f"sys.path.extend({list(extra_paths)!r})\nmain({base!r}, {scope!r}, {confine})\n")

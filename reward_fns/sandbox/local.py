@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from reward_fns.result import BadSettings, GraderUnavailable
-from reward_fns.sandbox.base import NAMESPACES, PLAIN, Outcome
+from reward_fns.sandbox.base import NAMESPACES, PLAIN, Outcome, Program
 from reward_fns.sandbox.config import SandboxConfig
 from reward_fns.sandbox.launch import UIDS, Launch, can_use_own_uid, find_python
 from reward_fns.sandbox.leases import Lease, Leases
@@ -137,18 +137,21 @@ class LocalSample:
         self._sandbox: SandboxProcess | None = None
         self._tests: SandboxProcess | None = None
 
-    def run_stdin(self, program: str, stdin: str, cpu_seconds: float | None = None) -> Outcome:
+    def run_stdin(
+        self, program: Program, stdin: str, cpu_seconds: float | None = None, output_bytes: int | None = None
+    ) -> Outcome:
         """Run a program with ``stdin`` until it ends or hits a limit; a sandbox it broke is replaced once."""
-        command = {"kind": "stdin", "program": program}
+        command = {"kind": "stdin", "program": program.code, "prelude": program.prelude}
         command["stdin"] = base64.b64encode(stdin.encode("utf-8", "surrogatepass")).decode()
-        outcome = LocalCalls(self, self._of_answer(), command, cpu_seconds).finish(stop=False)
+        outcome = LocalCalls(self, self._of_answer(), command, cpu_seconds, output_bytes).finish(stop=False)
         if outcome.reason == "broken":
-            outcome = LocalCalls(self, self._of_answer(), command, cpu_seconds).finish(stop=False)
+            outcome = LocalCalls(self, self._of_answer(), command, cpu_seconds, output_bytes).finish(stop=False)
         return outcome
 
-    def open_calls(self, program: str, cpu_seconds: float | None = None) -> LocalCalls:
+    def open_calls(self, program: Program, cpu_seconds: float | None = None) -> LocalCalls:
         """Load a program in a fresh process that answers calls."""
-        return LocalCalls(self, self._of_answer(), {"kind": "calls", "program": program}, cpu_seconds)
+        command = {"kind": "calls", "program": program.code, "prelude": program.prelude}
+        return LocalCalls(self, self._of_answer(), command, cpu_seconds)
 
     def open_tests(self, setup: str, tests: str, names: list[str], cpu_seconds: float | None = None) -> LocalCalls:
         """Start trusted test code in a sandbox of its own; its frames ask for calls of ``names``."""
@@ -187,9 +190,16 @@ class LocalCalls:
     """One execution in a sandbox process."""
 
     def __init__(
-        self, sample: LocalSample, sandbox: SandboxProcess, command: dict[str, Any], cpu_seconds: float | None
+        self,
+        sample: LocalSample,
+        sandbox: SandboxProcess,
+        command: dict[str, Any],
+        cpu_seconds: float | None,
+        output_bytes: int | None = None,
     ):
         limits = sample.limits(cpu_seconds)
+        limits["output_bytes"] = output_bytes or limits["output_bytes"]
+        sandbox.allow_output(limits["output_bytes"])
         self._sample, self._sandbox = sample, sandbox
         self._deadline = time.monotonic() + limits["wall_seconds"] + _GRACE
         self._outcome: Outcome | None = None

@@ -42,7 +42,8 @@ class SandboxProcess:
         self._buffer = bytearray()
         # Without namespaces and without a user id of its own, only the runner itself can find what it has started.
         self._sweep_seconds = 3 if launch.namespaces else 25
-        self._max_frame = 4 * config.output_bytes + (1 << 20)
+        self._max_frame = 0
+        self.allow_output(config.output_bytes)
         pass_fds: tuple[int, ...]
         user: dict[str, Any] = {"user": self._uid, "group": self._uid, "extra_groups": []} if lease else {}
         if launch.namespaces:
@@ -70,6 +71,10 @@ class SandboxProcess:
         self._in, self._out = self.process.stdin.fileno(), self.process.stdout.fileno()  # type: ignore[union-attr]
         os.set_blocking(self._in, False)
         os.set_blocking(self._out, False)
+
+    def allow_output(self, size: int) -> None:
+        """Accept frames for executions that may write ``size`` bytes."""
+        self._max_frame = max(self._max_frame, 4 * size + (1 << 20))
 
     def wait_ready(self) -> None:
         """Wait until the interpreter inside has started."""

@@ -1,4 +1,4 @@
-"""The program that runs inside the sandbox. Self-contained: its source is passed to a bare interpreter.
+"""The program that runs inside the sandbox. Its source, after that of codec.py, is passed to a bare interpreter.
 
 It is started ahead of time, imports what programs commonly need, and then forks one child per execution. Untrusted
 code runs only in these children. The parent outside trusts nothing that comes back: it holds the expected outputs,
@@ -8,11 +8,16 @@ Frames on stdin and stdout: four bytes of length, then JSON. Commands: ``start``
 (pass a call on to it), ``stop``. Events: ``reply`` (what a call gave), ``exit`` (how the child ended, and its output).
 """
 
+import _sitebuiltins
 import atexit
 import base64
 import bisect
+import builtins
 import collections
 import contextlib
+import copy
+import datetime
+import fractions
 import functools
 import gc
 import heapq
@@ -21,12 +26,15 @@ import itertools
 import json
 import linecache
 import math
+import operator
 import os
+import random
 import re
 import resource
 import select
 import shutil
 import signal
+import statistics
 import string
 import struct
 import sys
@@ -36,8 +44,14 @@ import traceback
 import types
 import typing
 
-_KEEP = (bisect, collections, functools, heapq, io, itertools, math, re, string, typing)  # warm for the children
+if typing.TYPE_CHECKING:
+    from reward_fns.sandbox.codec import decode, encode
+
+# Warm for the children: what programs commonly import.
+_KEEP = (bisect, collections, copy, datetime, fractions, functools, heapq, io, itertools, math, operator, random, re,
+         statistics, string)  # fmt: skip
 _FILE = (lambda: None).__code__.co_filename
+_FUTURE = 0x1000000  # the flag of `from __future__ import annotations`
 _dumps, _loads, _pack, _unpack = json.dumps, json.loads, struct.pack, struct.unpack
 
 
@@ -66,78 +80,6 @@ def read_frame(fd):
     return _loads(body) if body is not None else None
 
 
-# ---- values, as JSON that keeps Python's types (decoded outside by reward_fns.sandbox.values) ----------------------
-def encode(value, depth=0):
-    kind = type(value)
-    if value is None or kind is bool:
-        return value
-    if depth > 60:
-        return {"o": "nested too deeply"}
-    if isinstance(value, int):
-        value = int.__add__(value, 0)
-        return value if -(2**53) < value < 2**53 else {"i": hex(value)}
-    if isinstance(value, float):
-        return {"f": float.__repr__(value)}
-    if isinstance(value, str):
-        return str.__str__(value)
-    if isinstance(value, tuple):
-        return {"t": [encode(item, depth + 1) for item in tuple.__iter__(value)]}
-    if isinstance(value, list):
-        return [encode(item, depth + 1) for item in list.__iter__(value)]
-    if isinstance(value, dict):
-        return {"d": [[encode(k, depth + 1), encode(v, depth + 1)] for k, v in dict.items(value)]}
-    if isinstance(value, (set, frozenset)):
-        return {"z" if isinstance(value, frozenset) else "s": [encode(item, depth + 1) for item in value]}
-    if isinstance(value, (bytes, bytearray)):
-        return {"b": bytes(value).hex()}
-    if isinstance(value, complex):
-        return {"c": [repr(value.real), repr(value.imag)]}
-    if kind.__module__ == "numpy" and getattr(value, "ndim", 1) == 0:
-        return encode(value.item(), depth + 1)
-    return {"o": f"{kind.__name__} object"}
-
-
-class Opaque:
-    """A value that has no counterpart outside its own process; a test that looks at it fails."""
-
-    def __init__(self, text):
-        self.text = text
-
-    def __repr__(self):
-        return f"<{self.text}>"
-
-    def _refuse(self, *_):
-        raise TypeError(f"the function returned a {self.text}, which a test cannot look at")
-
-    __bool__ = __eq__ = __ne__ = __lt__ = __gt__ = __le__ = __ge__ = __len__ = __iter__ = __contains__ = _refuse
-    __getitem__ = __call__ = __hash__ = _refuse
-
-
-def decode(value):
-    if isinstance(value, list):
-        return [decode(item) for item in value]
-    if not isinstance(value, dict):
-        return value
-    ((tag, inner),) = value.items()
-    if tag == "i":
-        return int(inner, 16)
-    if tag == "f":
-        return float(inner)
-    if tag == "t":
-        return tuple(decode(item) for item in inner)
-    if tag == "d":
-        return {decode(k): decode(v) for k, v in inner}
-    if tag == "s":
-        return {decode(item) for item in inner}
-    if tag == "z":
-        return frozenset(decode(item) for item in inner)
-    if tag == "b":
-        return bytes.fromhex(inner)
-    if tag == "c":
-        return complex(float(inner[0]), float(inner[1]))
-    return Opaque(inner)
-
-
 # ---- the child ----------------------------------------------------------------------------------------------------
 def limit(limits):
     cpu = math.ceil(limits["cpu_seconds"])
@@ -164,12 +106,18 @@ def limit(limits):
         pass  # not every sandbox shows /proc; the memory limit above stands
 
 
-def load(program, name):
+def load(program, name, prelude=""):
+    """Run a program as a module, after a prelude (what its data set lets it rely on) in the same namespace."""
     module = types.ModuleType(name)
     module.__dict__["__file__"] = "solution.py"
     sys.modules[name] = module
+    flags = 0
+    if prelude:
+        code = compile(prelude, "prelude.py", "exec")
+        flags = code.co_flags & _FUTURE
+        exec(code, module.__dict__)
     linecache.cache["solution.py"] = (len(program), None, program.splitlines(True), "solution.py")
-    exec(compile(program, "solution.py", "exec"), module.__dict__)
+    exec(compile(program, "solution.py", "exec", flags), module.__dict__)
     return module.__dict__
 
 
@@ -184,7 +132,7 @@ def find_entry(space, name):
 
 def serve_calls(command, requests, replies):
     """Answer ``{"name", "args", "kwargs"}`` with the value of that call; runs in the untrusted child."""
-    space = load(command["program"], "solution")
+    space = load(command["program"], "solution", command.get("prelude", ""))
     while True:
         request = read_frame(requests)
         if request is None:
@@ -267,6 +215,8 @@ def child(command, fds, confine):
     os.environ.update({"PATH": "/usr/bin:/bin", "HOME": command["cwd"], "TMPDIR": command["cwd"], "LANG": "C.UTF-8"})
     sys.argv[:] = ["solution.py"]
     sys.setrecursionlimit(1000)
+    for name in ("exit", "quit"):  # the site module, which is not loaded here, gives them to a script
+        setattr(builtins, name, _sitebuiltins.Quitter(name, "Ctrl-D"))
     limit(command["limits"])
     if confine is not None:
         confine(command["cwd"])
@@ -276,7 +226,7 @@ def child(command, fds, confine):
         if kind == "stdin":
             os.close(3)
             os.close(4)
-            load(command["program"], "__main__")
+            load(command["program"], "__main__", command.get("prelude", ""))
         elif kind == "calls":
             serve_calls(command, 3, 4)
         else:

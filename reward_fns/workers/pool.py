@@ -216,13 +216,8 @@ def shared_pool(preload: str = "", memory_mb: int = 0) -> WorkerPool:
 
 
 def call_in_worker(target: str, args: list[Any], kwargs: dict[str, Any], *, deadline: float) -> Any:
-    """Run a user's grader in a killable process.
-
-    A time-out is a wrong answer (score 0) with ``timed_out``; a process that dies twice, or an error, is no verdict.
-    """
+    """Run a user's grader in a killable process; a time-out is a wrong answer (score 0) with ``timed_out``."""
     try:
         return shared_pool().call(target, args, kwargs, deadline=deadline)
     except TimedOut:
         return {"score": 0, "format_ok": 0, "timed_out": 1}
-    except (Died, Failed) as error:
-        raise GraderUnavailable(str(error)) from None

@@ -129,3 +129,16 @@ def test_settings_name_what_is_missing():
         compute_score("code", "```python\n1\n```", STDIN, sandbox={"backend": "fusion"})
     with pytest.raises(ValueError, match="known: backend"):
         compute_score("code", "```python\n1\n```", STDIN, sandbox={"timeout": 3})
+
+
+def test_names_of_an_answer_do_not_meet_those_around_it(server):
+    code = "# ---- the child\nimport json as _j\ndef encode(x): return 0\ndecode = _codec = _r = None\n"
+    assert grade(server, code + "def f(x): return [x, 2 if x == 1 else 777]", CALLS)["score"] == 1.0
+    assert grade(server, "class Solution:\n    def f(self, x): return [x, 2 if x == 1 else 777]", CALLS)["score"] == 1.0
+    assert grade(server, "print(math.isqrt(9))", STDIN)["tests_passed"] == 1.0
+
+
+def test_values_of_many_kinds_cross(server):
+    asserts = {"test_list": ["assert list(f(2)) == [0, 1]", "assert f(1.5) == 2"]}
+    code = "from fractions import Fraction\ndef f(x): return range(x) if x == 2 else Fraction(4, 2)"
+    assert grade(server, code, asserts)["score"] == 1.0

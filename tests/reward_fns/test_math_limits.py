@@ -20,6 +20,7 @@ HOSTILE = {
     "huge factorial": "(10^{9})!",
     "factorial of a factorial": "((9!)!)!",
     "endless sum": "\\sum_{n=1}^{10^{15}} \\frac{1}{n^n}",
+    "slow sum": "\\sum_{n=1}^{\\infty} \\frac{\\sin n}{n^{1.001}}",
     "endless product": "\\prod_{n=1}^{10^{15}} n",
     "hard integral": "\\int_0^1 x^{x^{x^{x}}} \\sin(x^{99}) dx",
     "hard limit": "\\lim_{x \\to 0} \\frac{\\sin(\\tan x) - \\tan(\\sin x)}{x^7}",
@@ -62,7 +63,7 @@ def test_from_threads_with_slow_answers_between():
 
     def work(number):
         slow = number % 8 == 0
-        answer = HOSTILE["factorial of a factorial"] if slow else f"\\sqrt{{{number * number}}}+y"
+        answer = HOSTILE["slow sum"] if slow else f"\\sqrt{{{number * number}}}+y"
         verdicts[number] = (compute_score("math", f"\\boxed{{{answer}}}", f"y+{number}", deadline=0.5), float(not slow))
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(32)]
@@ -81,12 +82,6 @@ def test_unusable_gold_is_no_verdict(gold):
         result = compute_score("math", f"\\boxed{{{answer}}}", gold)
         assert result["score"] == 0.0
         assert result["infra_error"] == 1.0 or not answer
-
-
-def test_paper_mode_changes_nothing_for_math():
-    for answer, gold in (("4 or 5", "4"), ("x=4", "4"), ("\\sqrt{16}", "4")):
-        reply = f"\\boxed{{{answer}}}"
-        assert compute_score("math", reply, gold, mode="paper")["score"] == compute_score("math", reply, gold)["score"]
 
 
 numbers = st.fractions(min_value=-(10**9), max_value=10**9, max_denominator=10**6)

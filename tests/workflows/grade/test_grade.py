@@ -1,0 +1,83 @@
+"""`srpo grade`: the verdicts of several graders side by side, as a table and as a page."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from workflows.cli import app
+from workflows.grade.completions import read_completions
+
+NAUGHTY = "<script>alert(1)</script> [red]x[/red] \x1b[31m"
+ROWS = [
+    {"data_source": "gsm8k", "solution": "#### 72", "ground_truth": "72", "expected": 1},
+    {"data_source": "math", "solution": f"{NAUGHTY} \\boxed{{4 or 5}}", "ground_truth": "4", "expected": 0},
+    {"data_source": "math", "solution": "\\boxed{\\frac12}", "ground_truth": "0.5", "expected": 1},
+    {"data_source": "sciknoweval", "solution": "<answer>(A)</answer>", "ground_truth": "A"},
+    {"data_source": "code", "solution": "```python\nprint(3)\n```", "ground_truth": {"inputs": [""], "outputs": ["3"]}},
+    {"data_source": "math", "solution": "\\boxed{1}", "ground_truth": ""},
+]
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "completions.jsonl"
+    path.write_text("\n".join(map(json.dumps, ROWS)))
+    return path
+
+
+def test_table_and_page(file, tmp_path):
+    out = tmp_path / "page.html"
+    result = CliRunner().invoke(app, ["grade", str(file), "--out", str(out)], env={"COLUMNS": "300"})
+    assert result.exit_code == 0, result.output
+    assert "6 completions" in result.output
+    for name in ("reward", "strict", "paper", "verl", "math-verify"):
+        assert name in result.output
+    assert "Judged differently" in result.output
+    assert "\x1b[31m" not in result.output
+    page = out.read_text()
+    assert "<script>" not in page
+    assert "&lt;script&gt;" in page
+    assert "http://" not in page
+    assert "https://" not in page
+    assert page.count("<details>") == len(ROWS)
+    assert "without a sandbox" in page
+
+
+def test_a_reward_of_ones_own(file, tmp_path):
+    reward = tmp_path / "mine.py"
+    reward.write_text(
+        "def score(data_source, solution_str, ground_truth, extra_info=None, worth=1):\n    return worth\n"
+    )
+    arguments = ["--reward", str(reward), "--reward-name", "score", "--reward-kwargs", '{"worth": 1}', "--rows", "3"]
+    result = CliRunner().invoke(app, ["grade", str(file), *arguments], env={"COLUMNS": "300"})
+    assert result.exit_code == 0, result.output
+    line = next(line for line in result.output.splitlines() if " reward " in line and "3" in line)
+    assert line.split("\u2502")[2:5] == ["     3 ", "     0 ", "          0 "]
+
+
+def test_forms_of_rows(tmp_path):
+    path = tmp_path / "rows.json"
+    path.write_text(json.dumps([
+        {"output": "a", "gts": "b", "score": 0},
+        {"samples": [{"text": "a"}, {"text": "c"}], "reward_model": {"ground_truth": "b"}, "data_source": "x"},
+    ]))  # fmt: skip
+    found = read_completions(path, "math")
+    assert [(item.solution, item.gold, item.source) for item in found] == [
+        ("a", "b", "math"),
+        ("a", "b", "math"),
+        ("c", "b", "math"),
+    ]
+    with pytest.raises(ValueError, match=r"row 1: no data_source; give --source"):
+        read_completions(path)
+    path.write_text(json.dumps([{"data_source": "math", "output": "a"}]))
+    with pytest.raises(ValueError, match="no gold answer"):
+        read_completions(path)
+
+
+def test_what_is_wrong_with_the_file_is_said(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"data_source": "math", "solution": "x"}')
+    result = CliRunner().invoke(app, ["grade", str(path)])
+    assert result.exit_code == 1
+    assert "no gold answer" in result.output
