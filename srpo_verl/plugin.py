@@ -105,7 +105,7 @@ def _check_names() -> None:
     """Refuse a verl in which something has changed that we stand on; a version that was not tested is told, once."""
     import verl
 
-    from srpo_verl.verl_names.contract import broken
+    from srpo_verl.verl_names.check import broken
 
     tested = f"srpo_verl is tested with verl {TESTED_WITH}, and this is {verl.__version__}"
     if problems := broken():

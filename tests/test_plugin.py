@@ -71,11 +71,11 @@ def test_the_tested_verl_is_not_spoken_of(another_verl, monkeypatch, capsys):
 def test_a_verl_that_has_changed_under_us_is_refused_in_words(another_verl, monkeypatch, version):
     import verl
 
-    from srpo_verl.verl_names import contract
+    from srpo_verl.verl_names import check
 
     monkeypatch.setattr(verl, "__version__", version)
     change = "PPOTrainer._balance_batch is not there (needed by training.step.trainer)"
-    monkeypatch.setattr(contract, "broken", lambda: [change])
+    monkeypatch.setattr(check, "broken", lambda: [change])
     with pytest.raises(RuntimeError) as refused:
         another_verl.check_registered()
     assert str(refused.value).splitlines() == [

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from srpo_verl.verl_names.check import broken
 from srpo_verl.verl_names.clauses import CLAUSES
-from srpo_verl.verl_names.contract import Sources, broken, find
+from srpo_verl.verl_names.contract import Sources, find
 
 
 def test_verl_is_what_we_take_it_to_be():
@@ -21,7 +22,7 @@ def test_verl_is_what_we_take_it_to_be():
 
 def test_nothing_of_it_is_imported():
     code = (
-        "import sys; from srpo_verl.verl_names.contract import broken; broken()\n"
+        "import sys; from srpo_verl.verl_names.check import broken; broken()\n"
         "print(*{'verl', 'ray', 'torch', 'vllm', 'transfer_queue'} & set(sys.modules))"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -3,8 +3,8 @@
 import sys
 from pathlib import Path
 
+from srpo_verl.verl_names.check import broken
 from srpo_verl.verl_names.clauses import CLAUSES
-from srpo_verl.verl_names.contract import broken
 
 folder = Path(sys.argv[1]) if sys.argv[1:] else None
 if folder is not None and not (folder / "trainer").is_dir():

@@ -98,23 +98,8 @@ def compares_only(attribute: str, *comparisons: str) -> Check:
     return check
 
 
-def broken(verl: Path | None = None) -> list[str]:
-    """A sentence for each clause that does not hold. Those on a package that is not installed, except verl, do.
-
-    Args:
-        verl: the folder of a package `verl` to read in place of the installed one.
-    """
-    from srpo_verl.verl_names.clauses import CLAUSES
-
-    sources = Sources(verl)
-    return [
-        f"{item.name} {problem} (needed by {item.needed_by})"
-        for item in CLAUSES
-        for problem in _problems(item, sources)
-    ]
-
-
-def _problems(item: Clause, sources: Sources) -> Iterator[str]:
+def problems(item: Clause, sources: Sources) -> Iterator[str]:
+    """What of the clause does not hold. On a package that is not installed, except verl, it does."""
     module, _, name = item.name.partition(":")
     package = module.partition(".")[0]
     if sources.folder(package) is None:
