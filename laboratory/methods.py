@@ -3,27 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
-import yaml
 from omegaconf import DictConfig
 
-from srpo_verl.config import SRPOConfig, settings
+from srpo_verl.config import SRPOConfig, method_settings, settings
 from workflows.compose_config import compose_config
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG = str(ROOT / "laboratory" / "configs" / "srpo_lab.yaml")
-METHODS = (
-    "grpo",
-    "sdpo",
-    "srpo",
-    "srpo_routing_only",
-    "advantage_mix",
-    "sdpo_correct_only",
-    "sdpo_incorrect_only",
-)
 
 
 def method_overrides(method: str) -> list[str]:
@@ -32,17 +20,7 @@ def method_overrides(method: str) -> list[str]:
     Raises:
         ValueError: no shipped config has this name.
     """
-    if method not in METHODS:
-        raise ValueError(f"unknown method {method!r}: choose one of {', '.join(METHODS)}.")
-    return [f"srpo.{key}={value}" for key, value in _srpo_node(method).items()] if method != "srpo" else []
-
-
-def _srpo_node(name: str) -> dict[str, Any]:
-    """The `srpo` keys of a method's YAML, those of the method it derives from included."""
-    content = yaml.safe_load(files("srpo_verl.config").joinpath(f"{name}.yaml").read_text())
-    parent = content["defaults"][0]
-    inherited = {} if parent == "srpo" else _srpo_node(parent)
-    return {**inherited, **content.get("srpo", {})}
+    return [f"srpo.{key}={value}" for key, value in method_settings(method).items()]
 
 
 def compose(overrides: Sequence[str]) -> DictConfig:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -23,6 +22,7 @@ from laboratory.measure import answer, answer_shown_truth, question_ids, report
 from laboratory.methods import compose, method_overrides
 from laboratory.start_policy import StartPolicy
 from laboratory.twin import Batch, Twin
+from srpo_verl.base.files import write_atomically
 from srpo_verl.training.step.routing_plan import Rollout, build_plan
 from srpo_verl.training.step.step_metrics import routing_metrics
 from srpo_verl.training.step.teacher_prompts import TeacherPromptBuilder, max_teacher_prompt_length
@@ -230,8 +230,6 @@ def _means(window: Sequence[dict[str, float]]) -> dict[str, float]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file that is there completely or not at all."""
+    """Write a file, and the folder that it stands in, at once."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(f".{os.getpid()}.part")
-    partial.write_text(text)
-    os.replace(partial, path)
+    write_atomically(path, text)

@@ -11,15 +11,10 @@ from typing import Any
 from laboratory.experiments import ABLATIONS, MAIN, RATES, TEACHERS
 from laboratory.results import Record, by_label, read_records, with_clock
 from laboratory.table_text import listed, mean_of, number, of_kind, percent, spread, table
+from srpo_verl.config import METHODS
 
 NAMES = {
-    "grpo": "GRPO",
-    "sdpo": "SDPO",
-    "srpo": "SRPO",
-    "srpo_routing_only": "SRPO, routing only",
-    "advantage_mix": "Advantage Mix",
-    "sdpo_correct_only": "SDPO, correct only",
-    "sdpo_incorrect_only": "SDPO, incorrect only",
+    **METHODS,
     "grpo_strict": "GRPO, strict verdict",
     "sdpo_strict": "SDPO, strict verdict",
     "srpo_strict": "SRPO, strict verdict",

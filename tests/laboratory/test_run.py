@@ -7,10 +7,10 @@ import pytest
 
 from laboratory.experiments import ABLATIONS, MAIN
 from laboratory.grid import work
-from laboratory.methods import METHODS, algorithm, method_overrides
+from laboratory.methods import algorithm, method_overrides
 from laboratory.run import RunSpec, record_path, run
 from laboratory.start_policy import StartPolicy
-from srpo_verl.config import settings
+from srpo_verl.config import METHODS, settings
 from tests.compose import compose
 from workflows.tiny.start import build
 from workflows.tiny.warmup import WarmUp

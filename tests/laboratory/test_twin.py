@@ -6,9 +6,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from laboratory.methods import METHODS, method_overrides
+from laboratory.methods import method_overrides
 from laboratory.twin import Batch, Twin, gradient
-from srpo_verl.config import settings
+from srpo_verl.config import METHODS, settings
 from tests.compose import compose
 from tests.laboratory.worker_steps import every_method, make_batch
 from tests.training import tiny_model

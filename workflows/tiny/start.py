@@ -23,6 +23,7 @@ import pandas as pd
 import torch
 from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
 
+from srpo_verl.base.files import write_atomically
 from workflows.tiny.model import Size, build_model, build_tokenizer
 from workflows.tiny.pupil import Beliefs, Pupil
 from workflows.tiny.task import Question, Task, arithmetic, derivation
@@ -144,7 +145,7 @@ def build(out: Path, start: Start, *, progress: bool = True) -> bool:
     model.save_pretrained(out / "model")
     tokenizer.save_pretrained(out / "model")
     manifest = {"settings": start.record(), "weights_sha256": weights_hash(model)}
-    (out / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+    write_atomically(out / MANIFEST, json.dumps(manifest, indent=2) + "\n")
     return True
 
 
