@@ -34,6 +34,7 @@ def find(found, name):
     return [check for check in found if check.name == name]
 
 
+@pytest.mark.needs_cpu_set
 def test_a_config_that_fits(lab):
     seen = []
     found = checks.run_checks(
