@@ -77,6 +77,7 @@ def model(tmp_path_factory):
 
 
 @pytest.mark.needs_cpu_set
+@pytest.mark.needs_cpu_set
 def test_a_teacher_that_copies_every_second_step(model):
     overrides = [MODULE, "srpo.teacher.kind='copies every second step'"]
     history = run_ranks(scenarios.train, 1, model, {"steps": 4}, overrides)["history"]
@@ -88,17 +89,20 @@ def test_a_teacher_that_copies_every_second_step(model):
 
 
 @pytest.mark.needs_cpu_set
+@pytest.mark.needs_cpu_set
 def test_a_teacher_that_leaves_the_numbers_is_named(model):
     with pytest.raises(Exception, match=r"srpo.teacher.kind=poisoned .* left the teacher with weights that are not"):
         run_ranks(scenarios.train, 1, model, {"steps": 1}, [MODULE, "srpo.teacher.kind=poisoned"])
 
 
 @pytest.mark.needs_cpu_set
+@pytest.mark.needs_cpu_set
 def test_mixed_logits_of_another_shape_are_named(model):
     with pytest.raises(Exception, match=r"srpo.teacher.kind=half the logits .* mix_logits must give logits of shape"):
         run_ranks(scenarios.train, 1, model, {"steps": 1}, [MODULE, "srpo.teacher.kind='half the logits'"])
 
 
+@pytest.mark.needs_cpu_set
 @pytest.mark.needs_cpu_set
 def test_a_teacher_starts_from_a_folder(model, tmp_path_factory):
     """Other weights of the same architecture; they are not the actor's, before or after."""
