@@ -74,12 +74,13 @@ def _register_trainers() -> None:
         module, _, attribute = variant.function.partition(":")
         try:
             found = importlib.import_module(module)
-        except ImportError as error:
-            raise variants.VariantError(f"{variant} cannot be imported: {error}") from error
+        except Exception as error:  # noqa: BLE001  (verl without us must go on; the preflight says it)
+            variants.failed(f"{variant} cannot be imported: {type(error).__name__}: {error}")
+            continue
         # A process may have begun with that very module, and is not through with it.
         begun = getattr(found.__spec__, "_initializing", False)
         if name not in TRAINER_REGISTRY and not begun:
-            raise variants.VariantError(f"{variant}: {attribute} is no subclass of SRPOTrainer in {module}")
+            variants.failed(f"{variant}: {attribute} is no subclass of SRPOTrainer in {module}")
 
 
 def without_gpu() -> bool:

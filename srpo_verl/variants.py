@@ -28,7 +28,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 GROUP = "srpo_verl.variants"
 BUILT_IN = "srpo_verl.built_in"
@@ -53,22 +52,25 @@ class VariantError(ValueError):
 
 @dataclass(frozen=True)
 class Variant:
-    """A registered function. `place` is its `module:name`; `options` is the dataclass of its own settings."""
+    """A registered function.
+
+    Attributes:
+        module: the one that registered it.
+        place: `module:name` of the function itself, `none` for a teacher without one.
+        options: the dataclass of its own settings.
+        columns, section: of a provider. own_weights, mix_logits: of a teacher.
+    """
 
     kind: str
     name: str
     function: Any
+    module: str
     place: str
     options: type | None = None
-    # What only some kinds have: `columns` and `section` of a provider, `own_weights` and `mix_logits` of a teacher.
     columns: tuple[str, ...] = ()
     section: str = ""
     own_weights: bool = True
     mix_logits: Callable[..., Any] | None = None
-
-    @property
-    def module(self) -> str:
-        return self.place.partition(":")[0]
 
     @property
     def built_in(self) -> bool:
@@ -76,29 +78,33 @@ class Variant:
 
     @property
     def origin(self) -> str:
-        """The place, and the package and version that it is of, or a hash of the module's file."""
+        """The place, the package and version that it is of, and a hash of the sources beside the module."""
         if self.built_in:
             return self.place
-        if package := _packages().get(self.module.partition(".")[0]):
-            return f"{self.place}, {package}"
-        file = getattr(sys.modules.get(self.module), "__file__", None)
-        content = Path(file).read_bytes() if file and Path(file).is_file() else b""
-        return f"{self.place}, sha256 {hashlib.sha256(content).hexdigest()[:12]}"
+        package = _packages().get(self.module.partition(".")[0])
+        return ", ".join([self.place, *([package] if package else []), f"sha256 {_digest(self.module)}"])
 
     def __str__(self) -> str:
         return f"{KEYS[self.kind]}={self.name} ({self.origin})"
 
     def __call__(self, *args: Any) -> Any:
-        """Call the function; what one that is not ours raises is raised as VariantError with its name."""
+        return self.named(self.function, *args)
+
+    def named(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Call a function of the variant's. What one that is not ours raises becomes a VariantError with its name."""
         if self.built_in:
-            return self.function(*args)
+            return function(*args)
         try:
-            return self.function(*args)
+            return function(*args)
         except Exception as error:
+            if isinstance(error, VariantError) or type(error).__name__ == "OutOfMemoryError":
+                raise
             raise VariantError(f"{self} failed: {type(error).__name__}: {error}") from error
 
 
 _variants: dict[tuple[str, str], Variant] = {}
+# Why an installed package of variants could not be imported; it stops only the runs that name a variant of it.
+_failures: list[str] = []
 
 
 class _Register:
@@ -152,7 +158,7 @@ class _Register:
         return _adder("teacher", name, options=options, own_weights=own_weights, mix_logits=mix_logits)
 
     def metric(self, name: str, *, options: type | None = None) -> Callable[[F], F]:
-        """`(step: StepView, srpo) -> {key: number}`, logged as `srpo/<name>/<key>`."""
+        """`(step: StepView, srpo) -> {key: number}`, logged as `srpo/metric/<name>/<key>`."""
         return _adder("metric", name, options=options)
 
     def trainer(self, name: str, place: str) -> None:
@@ -169,13 +175,25 @@ def get(kind: str, name: str) -> Variant:
     try:
         return _variants[kind, name]
     except KeyError:
-        raise VariantError(f"{KEYS[kind]}={name!r} is not one of {', '.join(names(kind))}") from None
+        found = f"{KEYS[kind]}={name!r} is not one of {', '.join(names(kind))}"
+        raise VariantError("; ".join([found, *_failures])) from None
 
 
-def names(kind: str) -> list[str]:
-    """Registered names, our own first."""
+def names(kind: str | None = None) -> list[str]:
+    """Registered names, of one kind or of all, our own first."""
     _load()
-    return [name for of, name in _variants if of == kind]
+    return [name for of, name in _variants if kind in (of, None)]
+
+
+def failures() -> list[str]:
+    """A sentence for each installed package whose variants could not be imported."""
+    _load()
+    return list(_failures)
+
+
+def failed(sentence: str) -> None:
+    """Add to `failures`."""
+    _failures.append(sentence)
 
 
 def import_modules(modules: Iterable[str]) -> None:
@@ -198,7 +216,7 @@ def typed_options(variants: Iterable[Variant], options: Mapping[str, Any]) -> di
             continue
         try:
             typed[variant.name] = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(variant.options), given))
-        except (OmegaConfBaseException, ValueError) as error:
+        except Exception as error:
             known = ", ".join(entry.name for entry in dataclasses.fields(variant.options))
             raise VariantError(
                 f"srpo.options.{variant.name}: {str(error).splitlines()[0]}; {variant} has the options {known}"
@@ -208,34 +226,57 @@ def typed_options(variants: Iterable[Variant], options: Mapping[str, Any]) -> di
 
 def _adder(kind: str, name: str, **properties: Any) -> Callable[[F], F]:
     def add(function: F) -> F:
-        variant = Variant(kind, name, function, _place(function), **properties)
+        module = function.partition(":")[0] if isinstance(function, str) else _caller()
+        place = function if isinstance(function, str) else f"{module}:{getattr(function, '__qualname__', 'none')}"
+        variant = Variant(kind, name, function, module, place, **properties)
         before = _variants.get((kind, name))
-        if before is not None and before.place != variant.place:
+        if before is not None and _source(before) != _source(variant):
             raise VariantError(f"{variant} cannot be registered: there is {before} already; choose another name")
+        others = [other for (of, called), other in _variants.items() if called == name and of != kind]
+        if variant.options is not None and any(other.options is not None for other in others):
+            raise VariantError(
+                f"{variant} cannot be registered: {others[0]} has srpo.options.{name}; choose another name"
+            )
         _variants[kind, name] = variant
         return function
 
     return add
 
 
-def _place(function: Any) -> str:
-    """`module:name`; of a teacher without a function the module that registers it."""
-    if isinstance(function, str):
-        return function
-    if function is not None:
-        return f"{function.__module__}:{function.__qualname__}"
+def _caller() -> str:
+    """The module that registers."""
     frame = sys._getframe()
     while frame.f_back is not None and frame.f_globals.get("__name__") == __name__:
         frame = frame.f_back
-    return f"{frame.f_globals.get('__name__')}:none"
+    return str(frame.f_globals.get("__name__"))
+
+
+def _source(variant: Variant) -> tuple[Any, ...]:
+    """What stays the same when a module is imported again."""
+    code = getattr(variant.function, "__code__", None)
+    return variant.place, *((code.co_filename, code.co_firstlineno) if code is not None else ())
+
+
+@functools.cache
+def _digest(module: str) -> str:
+    """Of the Python files of the module's top-level package, or of its single file."""
+    top = sys.modules.get(module.partition(".")[0])
+    file = getattr(top, "__file__", None)
+    if not file or not Path(file).is_file():
+        return "unknown"
+    files = sorted(Path(file).parent.rglob("*.py")) if hasattr(top, "__path__") else [Path(file)]
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:12]
 
 
 @functools.cache
 def _load() -> None:
-    """Import our own variants, then those of installed packages; once, unless it fails."""
+    """Import our own variants, then those of installed packages; once."""
     importlib.import_module(BUILT_IN)
     for point, package in _entry_points():
-        _import(f"the entry point {point.name} of {package} (group {GROUP})", point.module)
+        try:
+            _import(f"the entry point {point.name} of {package} (group {GROUP})", point.module)
+        except VariantError as error:
+            _failures.append(str(error))
 
 
 def _entry_points() -> Iterator[tuple[metadata.EntryPoint, str]]:

@@ -1,5 +1,6 @@
 """The door: what can be registered, what is refused, and which name an error has."""
 
+import functools
 import sys
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from srpo_verl import register, variants
+from srpo_verl import built_in, register, variants
 from srpo_verl.config import SRPOConfig, TeacherConfig, settings
 from srpo_verl.core import route
 from srpo_verl.training.step.routing_plan import Rollout, build_plan
@@ -177,3 +178,63 @@ def test_columns_reach_a_provider_and_its_text_the_prompt(request):
     assert plan.routing.provider.tolist() == [0, -1, 1], "a blank text is none"
     assert plan.routing.demonstration.tolist() == [-1, -1, 1]
     assert srpo.sections()[name] == "[{text}]"
+
+
+def test_what_a_function_does_to_what_it_is_given_reaches_nobody_else(request):
+    """Groups made one, everybody made right: the checks and the next provider see what was there before."""
+
+    def everybody_is_right(rollouts, srpo):
+        rollouts.correct.fill_(True)
+        return [None] * len(rollouts)
+
+    def one_group(rollouts, srpo):
+        rollouts.groups.zero_()
+        return torch.tensor([2, 2, -1, -1])
+
+    def all_right(rollouts, available, srpo):
+        rollouts.correct.fill_(True)
+        return ~rollouts.correct
+
+    batch = [Rollout(f"{uid}_{n}_0", 0.0, 5) for uid in "ab" for n in range(2)]
+    names = [named("provider", everybody_is_right, request), "sibling"]
+    assert not build_plan(batch, SRPOConfig(providers=names)).routed.any()
+    stranger = f"stranger of {request.node.name}"
+    register.provider(stranger)(one_group)
+    with pytest.raises(VariantError, match=rf"{stranger}.*a rollout of another prompt"):
+        build_plan(batch, SRPOConfig(providers=[stranger]))
+    plan = build_plan(batch, SRPOConfig(route=named("route", all_right, request)))
+    assert not plan.routing.correct.any()
+
+
+def test_ours_cannot_be_taken_over_by_a_copied_name():
+    @functools.wraps(built_in.jsd)
+    def mine(student, teacher, srpo):
+        return built_in.jsd(student, teacher, srpo)
+
+    with pytest.raises(VariantError, match="choose another name"):
+        register.divergence("jsd")(mine)
+    register.divergence("wrapped jsd")(mine)
+    variant = variants.get("divergence", "wrapped jsd")
+    assert not variant.built_in
+    assert __name__ in variant.origin
+
+
+def test_a_second_function_of_one_place_does_not_win_silently():
+    register.divergence("twice")(lambda student, teacher, srpo: student.sum(-1))
+    with pytest.raises(VariantError, match="choose another name"):
+        register.divergence("twice")(lambda student, teacher, srpo: teacher.sum(-1))
+
+
+def test_a_package_that_is_broken_stops_only_those_who_need_it(monkeypatch):
+    monkeypatch.setattr(variants, "_failures", ["the entry point lab of lab 1.0: importing broken_lab failed"])
+    assert settings({}).route == "incorrect"
+    assert variants.failures() == ["the entry point lab of lab 1.0: importing broken_lab failed"]
+    with pytest.raises(VariantError, match=r"srpo.divergence='lab' is not one of .*importing broken_lab failed"):
+        settings({"divergence": "lab"})
+
+
+def test_an_advantage_too_large_for_the_rewards_is_refused(request):
+    name = named("advantage", lambda rewards, srpo: torch.full((len(rewards),), 1e300, dtype=torch.float64), request)
+    srpo = SRPOConfig(route="none", policy_gradient="all", advantage=name)
+    with pytest.raises(VariantError, match="finite numbers"):
+        build_plan(rows(0, 1), srpo).advantages(torch.tensor([0.0, 1.0]), srpo, normalize_by_std=False)

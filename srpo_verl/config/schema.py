@@ -158,7 +158,12 @@ class SRPOConfig:
         for place in ("{prompt}", "{information}"):
             if self.teacher.template.count(place) != 1:
                 yield f"srpo.teacher.template must hold {place} once, not {self.teacher.template!r}"
+        template = self.teacher.template
+        if template.find("{information}") < template.find("{prompt}"):
+            yield f"srpo.teacher.template must have {{prompt}} before {{information}}, not {template!r}"
         for name, section in self.teacher.sections.items():
+            if name not in variants.names("provider"):
+                yield f"srpo.teacher.sections.{name}: there is no such provider"
             if section.count("{text}") != 1:
                 yield f"srpo.teacher.sections.{name} must hold {{text}} once, not {section!r}"
         if self.teacher.path is not None and not self.owns_teacher:

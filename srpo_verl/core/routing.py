@@ -14,7 +14,7 @@ nobody without teacher information is distilled.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
@@ -178,17 +178,22 @@ def route(
         feedback=_per_rollout("feedback", feedback, None, len(counted), places),
         columns=_per_rollout("columns", columns, {}, len(counted), places),
     )
+
+    def copied() -> Rollouts:
+        """For each function its own: what it does to them must not reach the checks, or the next one."""
+        return replace(seen, scores=seen.scores.clone(), correct=seen.correct.clone(), groups=seen.groups.clone())
+
     demonstration = torch.full_like(seen.groups, -1)
     provider = demonstration.clone()
     texts: list[str | None] = [None] * len(seen)
     for index, (name, provide) in enumerate(providers.items()):
-        siblings, said = _checked_information(name, provide(seen), seen)
+        siblings, said = _checked_information(name, provide(copied()), seen)
         has_text = torch.tensor([text is not None for text in said], dtype=torch.bool, device=provider.device)
         takes = (provider < 0) & ((siblings >= 0) | has_text)
         provider[takes] = index
         demonstration[takes] = siblings[takes]
         texts = [new if take else old for new, old, take in zip(said, texts, takes.tolist(), strict=True)]
-    share = _checked_share(rule(seen, provider >= 0), seen) * (provider >= 0)
+    share = _checked_share(rule(copied(), provider >= 0), seen) * (provider >= 0)
 
     def over_all(values: torch.Tensor, otherwise: float) -> torch.Tensor:
         return values.new_full((scores.numel(),), otherwise).index_copy_(0, inside, values)

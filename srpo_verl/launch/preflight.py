@@ -51,7 +51,8 @@ class Preflight(Callback):
         for name, value in RAY_HISTORY.items():
             os.environ.setdefault(name, value)
 
-        for key, origin in foreign_variants(settings(config.srpo)).items():
+        used = foreign_variants(settings(config.srpo), config.trainer.v1.trainer_mode)
+        for key, origin in used.items():
             print(f"srpo: variant {key} from {origin}")
         for key, (paper, here) in differences_from_paper(config).items():
             print(f"srpo: differs from the paper's Table 3: {key} = {here} (paper: {paper})")
@@ -112,7 +113,12 @@ def check(config: DictConfig) -> tuple[list[str], list[str]]:
     data_problems, data_warnings = _data(config, srpo)
     here = hardware.problems(config, hardware.this_machine(config))
     problems = [*here, *_combinations(config, srpo), *data_problems, *_model(config, srpo)]
-    return problems, [*data_warnings, *_warnings(config, srpo)]
+    unused = [
+        f"srpo.options.{name} belongs to no variant that is registered"
+        for name in srpo.options
+        if name not in variants.names()
+    ]
+    return problems, [*variants.failures(), *unused, *data_warnings, *_warnings(config, srpo)]
 
 
 def _combinations(config: DictConfig, srpo: SRPOConfig) -> Iterator[str]:

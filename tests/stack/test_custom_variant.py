@@ -52,7 +52,7 @@ def test_two_steps_with_every_kind_of_variant(stack_model, tmp_path):
     for step in result.steps:
         assert all(math.isfinite(value) for value in step.values())
         assert step["srpo/my_groups"] > 0
-        assert 0 <= step["srpo/repetition/grpo"] <= 1
+        assert 0 <= step["srpo/metric/repetition/grpo"] <= 1
     trained = [step for step in result.steps if step["srpo/routed_share"] > 0]
     assert trained, "a seed at which nothing is hard"
     for step in trained:
@@ -63,7 +63,8 @@ def test_two_steps_with_every_kind_of_variant(stack_model, tmp_path):
     assert "Teach." in line["teacher_prompt"]
     assert "<<\nReference solution:\n\ntwice " in line["teacher_prompt"]
     (record,) = (folder / "checkpoints/srpo_run").glob("*/run.json")
-    assert json.loads(record.read_text())["variants"]["route=hard"] == "my_variants:hard, my-variants 0.1.0"
+    assert json.loads(record.read_text())["variants"]["route=hard"].startswith("my_variants:hard, my-variants 0.1.0, ")
     marker = json.loads((folder / "checkpoints/global_step_2/srpo_checkpoint.json").read_text())
-    assert marker["identity"]["variants"]["teacher=every_ten"] == "my_variants:every_ten, my-variants 0.1.0"
+    assert marker["identity"]["variants"]["trainer=my_trainer"].startswith("my_variants.trainer:MyTrainer, my-variants")
+    assert marker["identity"]["variants"]["teacher=every_ten"].startswith("my_variants:every_ten, my-variants")
     assert (folder / "checkpoints/global_step_2/teacher").is_dir(), "a teacher that moves is state of the run"

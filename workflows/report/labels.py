@@ -53,7 +53,7 @@ def method_of(run: Run) -> str:
 def _traits(srpo: Mapping[str, Any]) -> list[Any]:
     """What makes a method of `srpo.*` settings: who is distilled, who not, and by which functions."""
     weighted = [float(srpo[key]) > 0 for key in ("advantage_mix", "beta")]
-    named = [srpo[key] for key in ("route", "policy_gradient", "advantage", "divergence", "weighting")]
+    named = [srpo[key] for key in ("route", "policy_gradient", "advantage", "divergence", "weighting", "providers")]
     return [*named, *weighted]
 
 

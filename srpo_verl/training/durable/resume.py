@@ -119,21 +119,22 @@ def plan_resume(config: DictConfig, srpo: SRPOConfig) -> ResumePlan:
 
 
 def identity(config: DictConfig, srpo: SRPOConfig) -> dict[str, Any]:
-    """What a checkpoint depends on, as JSON."""
+    """What a checkpoint depends on, as JSON; what JSON has no form for, as text."""
     described: dict[str, Any] = OmegaConf.to_container(OmegaConf.structured(srpo))  # type: ignore[assignment]
     teacher = described.pop("teacher")
     algorithm = {key: value for key, value in described.items() if key not in _NOT_THE_ALGORITHM}
     algorithm |= {f"teacher.{key}": value for key, value in teacher.items() if key != "max_token_len_per_gpu"}
     data = {key: config.data.get(key) for key in _DATA_KEYS}
-    return {
+    found = {
         "ranks": config.trainer.nnodes * config.trainer.n_gpus_per_node,
         "model": _model(str(config.actor_rollout_ref.model.path)),
         "data": {**data, "files": [_file(path) for path in train_files(config)]},
         "srpo": algorithm,
-        "variants": foreign_variants(srpo),
+        "variants": foreign_variants(srpo, config.trainer.v1.trainer_mode),
         "lr": config.actor_rollout_ref.actor.optim.lr,
         "versions": {name: version for name in PACKAGES if (version := package_version(name))},
     }
+    return json.loads(json.dumps(found, default=str))
 
 
 def _newest(root: Path, plan: ResumePlan) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from srpo_verl import variants
 from srpo_verl.config import SRPOConfig, settings
 from srpo_verl.config.secrets import is_secret
 
@@ -57,11 +58,11 @@ def differences_from_paper(config: DictConfig) -> dict[str, tuple[Any, Any]]:
     return {key: (TABLE_3[key], found[key]) for key in TABLE_3 if found[key] != TABLE_3[key]}
 
 
-def foreign_variants(srpo: SRPOConfig) -> dict[str, str]:
-    """What is used of variants that are not ours: `{"divergence=skew": "my_variants:skew, my-variants 0.1"}`."""
-    return {
-        f"{variant.kind}={variant.name}": variant.origin for variant in srpo.named_variants() if not variant.built_in
-    }
+def foreign_variants(srpo: SRPOConfig, trainer_mode: str = "srpo") -> dict[str, str]:
+    """What is used of variants that are not ours: `{"divergence=skew": "my_variants:skew, my-variants 0.1, ..."}`."""
+    trainers = [variants.get("trainer", trainer_mode)] if trainer_mode in variants.names("trainer") else []
+    used = [*srpo.named_variants(), *trainers]
+    return {f"{variant.kind}={variant.name}": variant.origin for variant in used if not variant.built_in}
 
 
 def write_run_record(config: DictConfig) -> str:
@@ -80,7 +81,7 @@ def write_run_record(config: DictConfig) -> str:
         "versions": {name: version for name in PACKAGES if (version := package_version(name))},
         "seeds": {key: OmegaConf.select(config, key) for key in ("data.seed", "actor_rollout_ref.rollout.seed")},
         "git": _git_state(),
-        "variants": foreign_variants(settings(config.srpo)),
+        "variants": foreign_variants(settings(config.srpo), config.trainer.v1.trainer_mode),
         "differs_from_table_3": differences_from_paper(config),
     }
     with open(os.path.join(folder, "run.json"), "w") as file:

@@ -142,10 +142,12 @@ class RoutingPlan:
         )
         variant = srpo.variant("advantage")
         found = variant(seen, srpo)
-        if not isinstance(found, torch.Tensor) or found.shape != inside.shape or not bool(found.isfinite().all()):
+        fits = isinstance(found, torch.Tensor) and found.shape == inside.shape and not found.is_complex()
+        found = found.detach().to(rewards) if fits else found
+        if not fits or not bool(found.isfinite().all()):
             raise VariantError(f"{variant} must give {len(inside)} finite numbers, one per rollout that it sees")
         # An ungraded sibling must not turn a comparison into a raw reward.
-        found = torch.where(self._only_one_left()[inside], 0.0, found.detach().to(rewards.dtype))
+        found = torch.where(self._only_one_left()[inside], 0.0, found)
         values = torch.zeros_like(rewards).index_copy_(0, inside, found)
         return values[self.final]
 
@@ -192,7 +194,8 @@ def build_plan(rollouts: Sequence[Rollout], srpo: SRPOConfig) -> RoutingPlan:
     verdicts = torch.tensor([rollouts[r].verdict for r in order], dtype=torch.float64)
     uids = [rollouts[r].session[0] for r in order]
     exclude = ~counted[order]
-    ordered = route(
+    ordered = _route(
+        srpo,
         verdicts,
         uids,
         threshold=srpo.threshold,
@@ -204,6 +207,20 @@ def build_plan(rollouts: Sequence[Rollout], srpo: SRPOConfig) -> RoutingPlan:
     )
     statistics = group_statistics(verdicts, uids, threshold=srpo.threshold, exclude=exclude)
     return RoutingPlan(tuple(rollouts), final, counted, _in_batch_order(ordered, order), statistics)
+
+
+def _route(srpo: SRPOConfig, *args: Any, **options: Any) -> Routing:
+    """`route`, whose complaints name the variants that may be meant."""
+    try:
+        return route(*args, **options)
+    except VariantError:
+        raise
+    except (ValueError, RuntimeError, TypeError) as error:
+        used = [srpo.variant("route"), *(variants.get("provider", name) for name in srpo.providers)]
+        foreign = ", ".join(str(variant) for variant in used if not variant.built_in)
+        if not foreign:
+            raise
+        raise VariantError(f"{foreign}: {error}") from error
 
 
 def _with(srpo: SRPOConfig, variant: variants.Variant) -> Callable[..., Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 
 import torch
 
@@ -109,10 +110,7 @@ def step_signals(
     lengths = [len(row) for row in tokens.teacher_entropy]
     variant = srpo.variant("weighting")
     raw = variant(_signals(tokens, valid), srpo)
-    try:
-        per_token = mean_one_weights(raw, valid).float()
-    except ValueError as error:
-        raise VariantError(f"{variant}: {error}") from error
+    per_token = variant.named(mean_one_weights, raw, valid).float()
     factor = per_token if tokens.importance is None else per_token * torch.cat(tokens.importance)
     share = plan.routing.share[tokens.rows]
     if bool((share < 1).any()):
@@ -125,7 +123,7 @@ def step_signals(
 
 
 def variant_metrics(view: StepView, srpo: SRPOConfig) -> dict[str, float]:
-    """`srpo/<name>/<key>` of the metrics that `srpo.metrics` names. Raises VariantError if one is no finite number."""
+    """`srpo/metric/<name>/<key>` of what `srpo.metrics` names. Raises VariantError for one that is no finite number."""
     found = {}
     for variant in (variants.get("metric", name) for name in srpo.metrics):
         values = variant(view, srpo)
@@ -134,9 +132,9 @@ def variant_metrics(view: StepView, srpo: SRPOConfig) -> dict[str, float]:
         for key, value in values.items():
             if isinstance(value, torch.Tensor) and value.numel() == 1:
                 value = value.item()
-            if not isinstance(value, int | float) or not math.isfinite(value):
+            if not isinstance(value, Real) or not math.isfinite(variant.named(float, value)):
                 raise VariantError(f"{variant}: {key} is {value!r}, no finite number; leave it out of the dict instead")
-            found[f"srpo/{variant.name}/{key}"] = float(value)
+            found[f"srpo/metric/{variant.name}/{key}"] = float(value)
     return found
 
 

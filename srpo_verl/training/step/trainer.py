@@ -208,11 +208,12 @@ class SRPOTrainer(DurableTrainer):
             tokens=tokens,
         )
         step.routed_tokens = signals.routed_tokens
-        view = StepView(step.plan, step.responses, masks, tokens, signals, self.tokenizer.decode)
-        metrics.update(signals.metrics | variant_metrics(view, self.srpo))
         fields = {"advantages": jagged(signals.advantages), "returns": jagged(signals.advantages)}
         if tokens is not None:
             fields[TOKEN_WEIGHTS] = jagged(signals.weights)
+        # After the fields are copies of their own: a metric only looks, whatever it does.
+        view = StepView(step.plan, step.responses, masks, tokens, signals, self.tokenizer.decode)
+        metrics.update(signals.metrics | variant_metrics(view, self.srpo))
         return put_fields(batch, fields)
 
     def _teacher(self) -> TeacherClient:

@@ -108,9 +108,11 @@ class TeacherTargets(Collector):
     def _mixed(self, teacher: torch.Tensor, student: torch.Tensor) -> torch.Tensor:
         variant = self.srpo.variant("teacher")
         assert variant.mix_logits is not None
-        mixed = variant.mix_logits(teacher, student.detach(), self.srpo)
+        mixed = variant.named(variant.mix_logits, teacher, student.detach(), self.srpo)
         if not isinstance(mixed, torch.Tensor) or mixed.shape != teacher.shape:
             raise VariantError(f"{variant}: mix_logits must give logits of shape {tuple(teacher.shape)}")
+        if not variant.built_in and bool(mixed.isnan().any()):
+            raise VariantError(f"{variant}: mix_logits gives logits that are not numbers")
         return mixed
 
 

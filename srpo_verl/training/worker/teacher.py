@@ -71,11 +71,20 @@ def move(teacher: nn.Module, actor: nn.Module, step: Callable[[torch.Tensor, tor
 
     Raises:
         RuntimeError: the two modules do not have the same parameters.
+        ValueError: the actor's shard was changed, or another tensor than the teacher's was returned.
     """
     _reshard(teacher)
     _reshard(actor)
     for target, source in _pairs(teacher, actor):
-        step(target, source.to(device=target.device, dtype=target.dtype))
+        source = source.to(device=target.device, dtype=target.dtype)
+        before = source._version
+        result = step(target, source)
+        if source._version != before and source.data_ptr() != target.data_ptr():
+            raise ValueError("a teacher's step changes the teacher in place, and this one changed the actor")
+        if result is not None and result is not target:
+            raise ValueError(
+                "a teacher's step changes the teacher in place and returns nothing; is an underscore missing?"
+            )
 
 
 @torch.no_grad()

@@ -132,7 +132,7 @@ class SRPOWorker(ActorRolloutRefWorker):
         assert self.teacher is not None
         variant, modules = self.srpo.variant("teacher"), (self.teacher.engine.module, self.actor.engine.module)
         if updated and variant.function is not None:
-            move(*modules, lambda target, source: variant(target, source, step, self.srpo))
+            variant.named(move, *modules, lambda target, source: variant(target, source, step, self.srpo))
         found = distance(*modules)
         if updated and not math.isfinite(found):
             raise VariantError(f"{variant} left the teacher with weights that are not finite, in step {step}")

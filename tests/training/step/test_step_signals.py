@@ -194,7 +194,7 @@ def test_a_metric_is_logged_under_its_name():
         return {"tokens": max(len(row) for row in step.responses), "text": len(step.decode(step.responses[0]))}
 
     srpo = SRPOConfig(route="none", policy_gradient="all", metrics=["longest"])
-    assert variant_metrics(view_of(srpo), srpo) == {"srpo/longest/tokens": 2.0, "srpo/longest/text": 11.0}
+    assert variant_metrics(view_of(srpo), srpo) == {"srpo/metric/longest/tokens": 2.0, "srpo/metric/longest/text": 11.0}
 
 
 @pytest.mark.parametrize("answer", [{"x": math.nan}, {"x": "many"}, {"x": torch.zeros(2)}, 3.0])

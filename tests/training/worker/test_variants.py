@@ -10,6 +10,7 @@ from srpo_verl.core import student_topk
 from srpo_verl.training.fields import TEACHER_LOG_PROBS, TOKEN_WEIGHTS, TOPK_IDS, jagged
 from srpo_verl.training.worker import objective as module
 from srpo_verl.training.worker.objective import ANY_ROUTED, DIVERGENCE, SRPOObjective
+from srpo_verl.training.worker.teacher import move
 from srpo_verl.variants import VariantError
 from tests.training import scenarios, tiny_model
 from tests.training.worker_process import run_ranks
@@ -69,6 +70,19 @@ def test_routed_rows_without_a_divergence_stop_the_run(monkeypatch):
         objective.on_outputs({"log_probs": torch.zeros(1)}, data, None)
     tu.assign_non_tensor(data, **{ANY_ROUTED: False})
     assert objective.on_outputs({"log_probs": torch.zeros(1)}, data, None)[1] == {}
+
+
+@pytest.mark.parametrize(
+    ("step", "says"),
+    [
+        (lambda teacher, actor: teacher.add_(actor.sub_(teacher)), "this one changed the actor"),
+        (lambda teacher, actor: teacher.lerp(actor, 0.5), "is an underscore missing"),
+    ],
+)
+def test_a_careless_step_of_a_teacher_is_refused(step, says):
+    teacher, actor = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
+    with pytest.raises(ValueError, match=says):
+        move(teacher, actor, step)
 
 
 @pytest.fixture(scope="module")
