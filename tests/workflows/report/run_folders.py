@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 METHODS: dict[str, dict[str, Any]] = {
-    "grpo": {"rows": "none", "policy_gradient": "all", "advantage_mix": 0.0, "beta": 1.0},
-    "sdpo": {"rows": "all", "policy_gradient": "none", "advantage_mix": 0.0, "beta": 0.0},
-    "srpo": {"rows": "incorrect", "policy_gradient": "unrouted", "advantage_mix": 0.0, "beta": 1.0},
+    "grpo": {"route": "none", "policy_gradient": "all", "advantage_mix": 0.0, "beta": 1.0},
+    "sdpo": {"route": "all", "policy_gradient": "none", "advantage_mix": 0.0, "beta": 0.0},
+    "srpo": {"route": "incorrect", "policy_gradient": "unrouted", "advantage_mix": 0.0, "beta": 1.0},
 }
 RATE = {"grpo": 0.10, "sdpo": 0.30, "srpo": 0.16}
 TOP = {"grpo": 0.78, "sdpo": 0.74, "srpo": 0.82}
