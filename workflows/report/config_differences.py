@@ -52,9 +52,8 @@ def differences(runs: Sequence[Run]) -> dict[str, list[str]]:
 
 def is_incidental(name: str, values: Sequence[str]) -> bool:
     """Whether two seeds of one experiment may differ in this setting: by its name, or because it is a place."""
-    if name.startswith(("srpo.options.", "srpo.teacher.")):
-        return False
-    return _INCIDENTAL.fullmatch(name) is not None or all(value.startswith("/") for value in values)
+    by_name = _INCIDENTAL.fullmatch(name) is not None and not name.startswith(("srpo.options.", "srpo.teacher."))
+    return by_name or all(value.startswith("/") for value in values)
 
 
 def differing_settings(runs: Sequence[Run]) -> dict[str, list[str]]:

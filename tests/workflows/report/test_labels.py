@@ -93,3 +93,11 @@ def test_a_local_model_is_named_by_what_says_something(tmp_path):
     for place, model in enumerate(("/data/tiny/model", "/data/Qwen3-8B", "Qwen/Qwen3-4B")):
         write_start(tmp_path / str(place), config("srpo", seed=0, steps=1, model=model), [])
     assert [run.model for run in load_runs([tmp_path])[0]] == ["tiny/model", "Qwen3-8B", "Qwen/Qwen3-4B"]
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [("srpo.options.every.copy_freq", ["1", "100"]), ("srpo.teacher.path", ["null", "Qwen/Qwen3-8B"])],
+)
+def test_settings_of_a_variant_are_never_taken_for_places_or_frequencies(name, values):
+    assert not is_incidental(name, values)
