@@ -99,7 +99,8 @@ def _platform(config: DictConfig, machine: Machine) -> Iterator[str]:
         elif machine.gpus == 0:
             yield old_driver(machine.driver, machine.cuda) or (
                 "platform=gpu, and no GPU is visible here: see `nvidia-smi` and CUDA_VISIBLE_DEVICES; for GPUs of a "
-                "Ray cluster set RAY_ADDRESS or ray_kwargs.ray_init.address; without GPUs add platform=cpu"
+                "Ray cluster set RAY_ADDRESS or ray_kwargs.ray_init.address; without GPUs add platform=cpu, in the CPU "
+                "set (`make venv`)"
             )
         elif machine.gpus < wanted:
             yield (
@@ -148,15 +149,23 @@ def _named_attention(config: DictConfig) -> Iterator[str]:
 def choose_attention(config: DictConfig) -> str | None:
     """Where neither config nor verl's default names attention kernels that are installed, name those that are.
 
-    verl's default is flash_attention_2. Changes `config` and returns the sentence to print, or returns None.
+    verl's default is flash_attention_2, which transformers also takes from the hub by `kernels`, unless it may not
+    go there. Changes `config` and returns the sentence to print, or returns None.
     """
     default, third = "flash_attention_2", "flash_attention_3"
     if config.trainer.device != "cuda" or OmegaConf.select(config, ATTENTION) or installed(FLASH[default]):
         return None
-    chosen = third if installed(FLASH[third]) else "sdpa"
+    if installed(FLASH[third]):
+        chosen = third
+    elif installed("kernels") and os.environ.get("HF_HUB_OFFLINE", "0") in ("", "0"):
+        chosen = default
+    else:
+        chosen = "sdpa"
     with open_dict(config):
         OmegaConf.update(config, ATTENTION, chosen)
     sentence = f"flash-attn is not installed, so the run gets {ATTENTION}={chosen}"
+    if chosen == default:
+        sentence += " of the package kernels, which fetches it from the hub when the model loads"
     if chosen == "sdpa" and config.actor_rollout_ref.model.use_remove_padding:
         tokens = packed_tokens(config)
         sentence += (

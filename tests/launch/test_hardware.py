@@ -121,14 +121,16 @@ def test_the_driver_is_what_nvidia_smi_says(tmp_path, monkeypatch):
     ("overrides", "there", "chosen"),
     [
         ([], {"flash-attn"}, None),
-        ([], {"flash-attn-3"}, "flash_attention_3"),
+        ([], {"flash-attn-3", "kernels"}, "flash_attention_3"),
+        ([], {"kernels"}, "flash_attention_2"),
         ([], set(), "sdpa"),
         ([f"+{ATTENTION}=eager"], set(), "eager"),
         ([f"+{ATTENTION}=flash_attention_2"], set(), "flash_attention_2"),
         (["platform=cpu"], set(), "sdpa"),
     ],
 )
-def test_what_is_installed_decides_unless_the_config_does(distributions, overrides, there, chosen):
+def test_what_is_installed_decides_unless_the_config_does(distributions, monkeypatch, overrides, there, chosen):
+    monkeypatch.delenv("HF_HUB_OFFLINE")
     distributions.clear()
     distributions.update(there)
     config = compose("srpo", overrides)
@@ -136,6 +138,21 @@ def test_what_is_installed_decides_unless_the_config_does(distributions, overrid
     sentence = choose_attention(config)
     assert OmegaConf.select(config, ATTENTION) == chosen
     assert bool(sentence) == (before != chosen)
+
+
+@pytest.mark.parametrize(("offline", "chosen"), [("0", "flash_attention_2"), ("1", "sdpa")])
+def test_kernels_of_the_hub_need_the_hub(distributions, monkeypatch, offline, chosen):
+    distributions.clear()
+    distributions.add("kernels")
+    monkeypatch.setenv("HF_HUB_OFFLINE", offline)
+    config = compose("srpo")
+    assert ("from the hub" in choose_attention(config)) == (chosen != "sdpa")
+    assert OmegaConf.select(config, ATTENTION) == chosen
+
+
+def test_a_gpu_set_without_gpus_is_told_of_the_cpu_set():
+    (said,) = problems(compose("srpo"), replace(EIGHT, gpus=0))
+    assert "`make venv`" in said
 
 
 def test_verls_main_gets_what_was_chosen(tmp_path):

@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from srpo_verl.launch.hardware import installed
 from workflows.compose_config import ConfigError, compose_config
 from workflows.plan.advice import Change, advise
 from workflows.plan.gpus import GIB, GPU, GPUS, gpu_of
@@ -45,8 +46,12 @@ def main(
         bool, typer.Option("--expected", help="Memory for rollouts of the mean lengths, not for the worst case.")
     ] = False,
     flash_attn: Annotated[
-        bool, typer.Option(help="Whether flash-attn is installed; without it the loss copies the logits.")
-    ] = True,
+        bool | None,
+        typer.Option(
+            help="Plan with flash-attn; without it the loss copies the logits and packed rollouts have a mask. "
+            "By default with it if --gpu is given, else as it is installed here."
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON (bytes and seconds).")] = False,
 ) -> None:
     """GPU memory by part and moment, host memory, disk and seconds per step of a config. Nothing is started.
@@ -68,7 +73,7 @@ def main(
             routed=routed,
             response=response_tokens,
             prompt=prompt_tokens,
-            flash_cross_entropy=flash_attn,
+            flash_cross_entropy=has_flash_attn(gpu) if flash_attn is None else flash_attn,
             expected=expected,
         )
     except (ConfigError, ValueError) as error:
@@ -82,6 +87,11 @@ def main(
         show(plan, changes, Console())
     if plan.misfits():
         raise typer.Exit(1)
+
+
+def has_flash_attn(gpu: str | None = None) -> bool:
+    """Whether flash-attn is installed here; it is assumed for a GPU that is named."""
+    return gpu is not None or installed("flash-attn")
 
 
 def gpu_here() -> GPU | None:

@@ -65,12 +65,13 @@ def working_elements(shape: ModelShape) -> int:
     return 4 * shape.hidden + 3 * shape.mlp
 
 
-def attention_mask(tokens: float, layers: int) -> float:
-    """The mask that keeps packed rollouts apart under sdpa: one bool, and a float32 copy per layer that keeps it.
+def attention_mask(tokens: float, layers: int, element: int) -> float:
+    """The mask that keeps packed rollouts apart under sdpa: one bool, and a copy per layer that keeps it.
 
-    torch converts a bool mask in every call and saves the copy for the backward pass. flash-attn needs no mask.
+    torch converts a bool mask to the queries' type in every call and saves the copy for the backward pass. flash-attn
+    needs no mask.
     """
-    return tokens**2 * (1 + FLOAT * layers)
+    return tokens**2 * (1 + element * layers)
 
 
 def logits_bytes(shape: ModelShape, tokens: float, element: int) -> float:
@@ -170,7 +171,7 @@ def training_moments(
                     + (1.0 if settings.divided else 0.0)
                 ),
                 "activations": forward * working_elements(shape) * element,
-                "attention mask": attention_mask(forward, 1) if settings.mask else 0.0,
+                "attention mask": attention_mask(forward, 1, element) if settings.mask else 0.0,
             },
         ),
     ]
@@ -188,7 +189,7 @@ def training_moments(
                     # On a CPU pieces are of a MB (`srpo_verl/core/rows.py`).
                     "one chunk in float32": 0.0 if settings.cpu else 2 * settings.chunk * shape.vocab * FLOAT,
                     "activations": teacher * working_elements(shape) * element,
-                    "attention mask": attention_mask(teacher, 1) if settings.mask else 0.0,
+                    "attention mask": attention_mask(teacher, 1, element) if settings.mask else 0.0,
                     "top-K payload": topk_payload(teacher, settings.topk),
                 },
             )
@@ -206,7 +207,7 @@ def training_moments(
         **idle_adam,
         **passing,
         "activations": activations(shape, update, element, checkpointing=settings.checkpointing),
-        "attention mask": attention_mask(update, 1 if settings.checkpointing else shape.layers)
+        "attention mask": attention_mask(update, 1 if settings.checkpointing else shape.layers, element)
         if settings.mask
         else 0.0,
         "top-K payload": topk_payload(update, settings.topk) if settings.logit_loss else 0.0,

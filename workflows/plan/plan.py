@@ -120,14 +120,15 @@ def plan_config(
         gpu: a row of `workflows.plan.gpus`; not needed for platform=cpu, where this machine is measured.
         routed: share of rollouts that are distilled; that of early training by default.
         response, prompt: mean tokens of a response and of a prompt; a share of their limits by default.
-        flash_cross_entropy: flash-attn is installed, so that verl's log-probs need no copies of the logits.
+        flash_cross_entropy: flash-attn is installed, so that verl's log-probs need no copies of the logits, and the
+            attention no mask.
         expected: memory for rollouts of the mean lengths, evenly split, instead of the worst case.
         shape: dimensions of the model, read from its folder or the table of known ones by default.
 
     Raises:
         UnknownModel, ValueError: see `settings_of`; or there is no `gpu` for a config that wants one.
     """
-    settings = settings_of(config, shape=shape)
+    settings = settings_of(config, shape=shape, flash_attn=flash_cross_entropy)
     if not settings.cpu and gpu is None:
         raise ValueError("which GPU? Give --gpu, e.g. --gpu H20, or add platform=cpu")
     return plan_settings(

@@ -61,13 +61,15 @@ def pass_seconds(
     """A pass over `rows` rollouts of `length` tokens, spread over all ranks; `factor` times a forward pass' FLOPs.
 
     Each micro-batch gathers the weights once per forward pass; that is hidden behind the computation if it is shorter.
+    With a mask (sdpa) a token is computed against all tokens of its micro-batch, else against those before it.
     """
     if rows == 0:
         return 0.0
     shape = settings.shape
     tokens = rows * length / settings.ranks
     count = micro_batches(tokens, budget)
-    computing = factor * shape.forward_flops(tokens, length / 2) / (gpu.tflops * 1e12 * assumed.utilisation)
+    context = tokens / count if settings.mask else length / 2
+    computing = factor * shape.forward_flops(tokens, context) / (gpu.tflops * 1e12 * assumed.utilisation)
     passes = 1.0 if factor == 1.0 else 2.0
     gathering = count * passes * gather_seconds(shape, settings, gpu)
     return max(computing, gathering) + count * assumed.micro_batch

@@ -86,8 +86,10 @@ class Settings:
         return self.rollouts / self.ranks
 
 
-def settings_of(config: DictConfig, *, shape: ModelShape | None = None) -> Settings:
+def settings_of(config: DictConfig, *, shape: ModelShape | None = None, flash_attn: bool = True) -> Settings:
     """Read a composed and resolved config; `shape` replaces the dimensions of its model.
+
+    `flash_attn`: whether it is installed, which decides the attention where the config names none.
 
     Raises:
         UnknownModel: the model's dimensions cannot be had.
@@ -107,6 +109,7 @@ def settings_of(config: DictConfig, *, shape: ModelShape | None = None) -> Setti
     longest = data.max_prompt_length + data.max_response_length
     actor_tokens, log_prob_tokens = (_budget(*item, longest) for item in _budgets(actor, rollout))
     max_teacher_prompt = _max_teacher_prompt(config, srpo) if srpo.distils else 0
+    attention = (model.override_config or {}).get("attn_implementation")
     return Settings(
         shape=shape or shape_of(str(model.path)),
         cpu=trainer.device == "cpu",
@@ -118,7 +121,7 @@ def settings_of(config: DictConfig, *, shape: ModelShape | None = None) -> Setti
         compute_bytes=_BYTES[str(precision.get("param_dtype", "bf16"))],
         reduce_bytes=_BYTES[str(precision.get("reduce_dtype", "fp32"))],
         checkpointing=bool(model.enable_gradient_checkpointing),
-        mask=bool(model.use_remove_padding) and (model.override_config or {}).get("attn_implementation") == "sdpa",
+        mask=bool(model.use_remove_padding) and (attention == "sdpa" if attention else not flash_attn),
         param_offload=bool(engine.param_offload or engine.offload_policy),
         optimizer_offload=bool(engine.optimizer_offload or engine.offload_policy),
         entropy_chunk=engine.entropy_from_logits_chunk_size if engine.entropy_from_logits_with_chunking else None,

@@ -11,7 +11,7 @@ from rich.console import Console
 from workflows.doctor.check import Check, Status, fail, ok, warn
 from workflows.doctor.checks import run_checks
 from workflows.plan.advice import advise
-from workflows.plan.command import gpu_here
+from workflows.plan.command import gpu_here, has_flash_attn
 from workflows.plan.plan import plan_config
 
 
@@ -42,7 +42,8 @@ def check_plan(config: DictConfig) -> Iterator[Check]:
     A failure where such a plan was measured, else a warning.
     """
     try:
-        plan = plan_config(config, None if config.trainer.device == "cpu" else gpu_here())
+        gpu = None if config.trainer.device == "cpu" else gpu_here()
+        plan = plan_config(config, gpu, flash_cross_entropy=has_flash_attn())
     except ValueError as error:
         yield warn("plan", f"memory and time cannot be told: {error}")
         return

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+import torch
 
 from workflows.compose_config import compose_config
 from workflows.plan import memory
@@ -36,12 +37,41 @@ def test_activations_by_hand():
 
 
 def test_packed_rollouts_under_sdpa_need_a_mask_per_layer():
-    # 10 x 10 bools, and 3 float32 copies of them.
-    assert memory.attention_mask(10, 3) == 100 + 3 * 400
+    # 10 x 10 bools, and 3 copies of them in float32.
+    assert memory.attention_mask(10, 3, 4) == 100 + 3 * 400
     settings = settings_of(compose_config("srpo", ["platform=cpu"]), shape=SMALL)
     loss = parts(memory.training_moments(settings, flash_cross_entropy=False, routed=0.4), "loss")
     # No checkpointing on the CPU platform: both layers keep their copy.
     assert loss["attention mask"] == 20480**2 * 9
+
+
+@pytest.mark.parametrize(
+    ("flash_attn", "attention", "mask"),
+    [
+        (True, None, False),
+        (False, None, True),
+        (False, "flash_attention_3", False),
+        (True, "sdpa", True),
+    ],
+)
+def test_the_mask_goes_by_what_is_installed_unless_the_config_says(flash_attn, attention, mask):
+    said = [f"+actor_rollout_ref.model.override_config.attn_implementation={attention}"] if attention else []
+    settings = settings_of(compose_config("srpo", said), shape=SMALL, flash_attn=flash_attn)
+    loss = parts(memory.training_moments(settings, flash_cross_entropy=flash_attn, routed=0.4), "loss")
+    # With checkpointing the bools, and one layer's copy in bfloat16.
+    assert loss.get("attention mask", 0) == (20480**2 * 3 if mask else 0)
+
+
+def test_torch_copies_the_mask_in_the_type_of_the_queries():
+    for dtype, element in ((torch.float32, 4), (torch.bfloat16, 2)):
+        query, saved = torch.randn(1, 2, 48, 16, dtype=dtype, requires_grad=True), []
+        mask = torch.ones(1, 1, 48, 48, dtype=torch.bool).tril()
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda kept, saved=saved: saved.append(kept) or kept, lambda t: t
+        ):
+            torch.nn.functional.scaled_dot_product_attention(query, query, query, attn_mask=mask)
+        (copy,) = [kept for kept in saved if kept.shape[-2:] == mask.shape[-2:]]
+        assert mask.numel() + copy.nbytes == memory.attention_mask(48, 1, element)
 
 
 def test_micro_batches_are_split_evenly_or_filled():

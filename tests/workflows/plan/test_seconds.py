@@ -46,6 +46,14 @@ def test_a_pass_is_computing_or_gathering(settings):
     assert pass_seconds(settings, 0, 500.0, 20480, 1.0, PLAIN, ALL) == 0
 
 
+def test_under_a_mask_a_token_meets_its_whole_micro_batch(settings):
+    fast = replace(PLAIN, link_gbs=1e9)
+    # 1000 tokens of a rank in one micro-batch, and in four of 250.
+    for budget, context in ((20480, 1000), (300, 250)):
+        found = pass_seconds(replace(settings, mask=True), 4, 500.0, budget, 1.0, fast, ALL)
+        assert found == pytest.approx(1000 * (592 + 32 * context) / 1e12)
+
+
 def test_every_micro_batch_costs_its_launch(settings):
     fixed = replace(ALL, micro_batch=1.0)
     assert pass_seconds(settings, 4, 500.0, 300, 1.0, PLAIN, fixed) == pytest.approx(4, abs=0.01)

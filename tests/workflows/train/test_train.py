@@ -128,6 +128,7 @@ def test_an_estimate_that_was_never_measured_is_a_warning(monkeypatch):
     """Formulas for GPUs were not compared with a run: they do not stop one. Those for CPUs were, and do."""
     shape = ["actor_rollout_ref.model.path=Qwen/Qwen3-32B"]
     monkeypatch.setattr(checks, "gpu_here", lambda: GPUS["H20"])
+    monkeypatch.setattr(checks, "has_flash_attn", lambda: True)
     found = list(checks.check_plan(compose_config("srpo", shape)))
     assert {finding.status for finding in found} == {Status.WARN}
     assert any("loss: " in finding.found for finding in found)
