@@ -90,12 +90,12 @@ class Variant:
     def __call__(self, *args: Any) -> Any:
         return self.named(self.function, *args)
 
-    def named(self, function: Callable[..., Any], *args: Any) -> Any:
+    def named(self, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
         """Call a function of the variant's. What one that is not ours raises becomes a VariantError with its name."""
         if self.built_in:
-            return function(*args)
+            return function(*args, **options)
         try:
-            return function(*args)
+            return function(*args, **options)
         except Exception as error:
             if isinstance(error, VariantError) or type(error).__name__ == "OutOfMemoryError":
                 raise

@@ -131,10 +131,13 @@ class RoutingPlan:
         """
         inside = self.counted.nonzero().squeeze(-1)
         ids: dict[str, int] = {}
-        groups = [ids.setdefault(self.rollouts[row].session[0], len(ids)) for row in inside.tolist()]
+        numbers = [ids.setdefault(rollout.session[0], len(ids)) for rollout in self.rollouts]
+        groups = torch.tensor(numbers, dtype=torch.int64)
+        size = torch.bincount(groups, minlength=len(ids))
+        counted = torch.bincount(groups[inside], minlength=len(ids))
         seen = GroupRewards(
             rewards=rewards[inside],
-            groups=torch.tensor(groups, dtype=torch.int64),
+            groups=groups[inside].unique(return_inverse=True)[1],
             correct=self.routing.correct[inside],
             share=self.routing.share[inside],
             lengths=torch.tensor([self.rollouts[row].response_length for row in inside.tolist()], dtype=torch.int64),
@@ -147,18 +150,10 @@ class RoutingPlan:
         if not fits or not bool(found.isfinite().all()):
             raise VariantError(f"{variant} must give {len(inside)} finite numbers, one per rollout that it sees")
         # An ungraded sibling must not turn a comparison into a raw reward.
-        found = torch.where(self._only_one_left()[inside], 0.0, found)
+        only_one_left = ((size > 1) & (counted == 1))[groups[inside]]
+        found = torch.where(only_one_left, 0.0, found)
         values = torch.zeros_like(rewards).index_copy_(0, inside, found)
         return values[self.final]
-
-    def _only_one_left(self) -> torch.Tensor:
-        """bool (n,): the only counted row of a group that has others."""
-        ids: dict[str, int] = {}
-        groups = torch.tensor(
-            [ids.setdefault(rollout.session[0], len(ids)) for rollout in self.rollouts], dtype=torch.int64
-        )
-        counts = torch.bincount(groups, minlength=len(ids)), torch.bincount(groups[self.counted], minlength=len(ids))
-        return ((counts[0] > 1) & (counts[1] == 1))[groups]
 
     def policy_gradient_advantages(
         self, rewards: torch.Tensor, srpo: SRPOConfig, *, normalize_by_std: bool

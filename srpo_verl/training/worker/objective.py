@@ -31,7 +31,6 @@ from srpo_verl.training.fields import (
     require,
 )
 from srpo_verl.training.worker.logits_hook import LogitsHook
-from srpo_verl.variants import VariantError
 
 DIVERGENCE = "srpo_divergence"
 # Set by the driver: rows of the batch are routed, so a divergence without a value is a fault.
@@ -50,19 +49,9 @@ class SRPOObjective(LogitsHook):
         self.actor_config, self.srpo = actor_config, srpo
         self.branch: str | None = None
         self.variant = srpo.variant("divergence")
-        self.divergence_loss = logit_divergence if self.variant.built_in else self._named
 
     def _of_buckets(self, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
         return self.variant(student, teacher, self.srpo)
-
-    def _named(self, *args: Any, **options: Any) -> torch.Tensor:
-        """`logit_divergence`, whose complaints about a divergence that is not ours name it."""
-        try:
-            return logit_divergence(*args, **options)
-        except (VariantError, torch.OutOfMemoryError):
-            raise
-        except (ValueError, RuntimeError) as error:
-            raise VariantError(f"{self.variant}: {error}") from error
 
     def on_logits(self, logits: torch.Tensor, data: TensorDict) -> dict[str, torch.Tensor]:
         return {DIVERGENCE: self.divergence(logits, data).unsqueeze(0)}
@@ -98,7 +87,8 @@ class SRPOObjective(LogitsHook):
         if kept.numel() == 0:
             return per_token
         source = _undivided(logits)
-        values = self.divergence_loss(
+        values = self.variant.named(
+            logit_divergence,
             logits if source is None else source,
             positions[kept],
             ids.values()[kept].long(),
