@@ -1,6 +1,7 @@
 """`python -m benchmarks [NAME ...]`: run benchmarks, print a table, write JSON; `--check` fails if a limit is exceeded.
 
     divergence   the loss on the logits, V = 151,936
+    whole_loss   log-probs and divergence in one pass, and without logits
     targets      student top-K and teacher targets
     driver       routing, teacher prompts, token weights
     queue_traffic  the driver's part of a step with a real TransferQueue
@@ -50,6 +51,7 @@ def main() -> int:
     name = "tiny" if options.model is None else options.model.resolve().parent.name
     settings: dict[str, dict[str, Any]] = {
         "divergence": {"tokens": tuple(options.tokens), "repeats": options.repeats},
+        "whole_loss": {"tokens": (min(96, *options.tokens),), "repeats": min(options.repeats, 3)},
         "targets": {"tokens": (min(options.tokens),), "repeats": options.repeats},
         "driver": {"rollouts": tuple(options.rollouts)},
         "queue_traffic": {"rollouts": tuple(options.rollouts)},

@@ -28,7 +28,7 @@ from workflows.plan.settings import lengths_of, settings_of
 from workflows.plan.shapes import ModelShape, shape_of
 from workflows.process_tree import ProcessTree
 from workflows.tiny.model import Size, build_model, build_tokenizer
-from workflows.tiny.start import Start, build, write_parquet
+from workflows.tiny.start import Start, build
 from workflows.verl_run import RunFiles, run_environment, verl_command
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -138,7 +138,7 @@ def prepare(model: str, work: Path) -> Path:
         build(folder, start)
     else:
         folder.mkdir(parents=True, exist_ok=True)
-        write_parquet(start, folder)
+        start.write_data(folder)
         tokenizer = build_tokenizer(start.corpus(), MIDDLE)
         build_model(tokenizer, MIDDLE, seed=0).save_pretrained(folder / "model")
         tokenizer.save_pretrained(folder / "model")

@@ -21,6 +21,7 @@ import subprocess
 import time
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -48,7 +49,7 @@ STAGES = {
     "on_step_end (": "update_weights",
     "update_weights (": "update_weights",
     "Watchdog.in_stage": "gen",
-    "SRPOTrainer._route (": "srpo_route",
+    "SRPOMixin._route (": "srpo_route",
     "compute_teacher_targets (": "teacher",
     "TeacherClient.ask (": "teacher",
     "compute_log_prob (": "old_log_prob",
@@ -84,33 +85,32 @@ WAITING = "waiting"
 WAITS = ("get (ray/_private/worker.py", "ReplayBuffer.sample (", "auto_await")
 
 
-def train(model: str, method: str, steps: int, work: Path, *, profile: bool, timeout: float) -> tuple[list[dict], Path]:
+def train(run: PlannedRun, name: str, work: Path, *, timeout: float, profile: bool = False) -> tuple[list[dict], Path]:
     """The metrics of each step, and the folder of the run. Raises RuntimeError if it fails."""
-    run, out = MODELS[model], work / "runs" / f"step_{model}_{method}"
+    out = work / "runs" / name.replace(" ", "_")
     folder = prepare(run.model, work)
     out.mkdir(parents=True, exist_ok=True)
     files = RunFiles(out)
     for old in (files.log, files.metrics, *out.glob("*.stacks")):
         old.unlink(missing_ok=True)
-    settings = PlannedRun(run.config, run.model, (*run.overrides, *METHODS[method]), steps)
     env = run_environment(files, cpu=True)
     env["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [env.get("PYTHONPATH")])])
     samplers: list[subprocess.Popen] = []
     started = time.monotonic()
-    command = verl_command(run.config, {}, overrides_of(settings, folder, out))
+    command = verl_command(run.config, {}, overrides_of(run, folder, out))
     with ProcessTree(command, log=files.log, env=env) as tree:
         while (code := tree.poll()) is None:
             done = files.metrics.read_text().count("\n") if files.metrics.exists() else 0
             if profile and done >= 1 and not samplers:
                 samplers = [_sample(process, out) for process in tree.members() if _profiled(process, tree)]
-            if done >= steps:
+            if done >= run.steps:
                 _finish(samplers)
             if time.monotonic() - started > timeout:
-                raise RuntimeError(f"{method} was not done after {timeout:.0f} s; the log: {files.log}")
+                raise RuntimeError(f"{name} was not done after {timeout:.0f} s; the log: {files.log}")
             time.sleep(0.02)
         _finish(samplers)
     if code != 0:
-        raise RuntimeError(f"{method} failed with exit code {code}; the log: {files.log}")
+        raise RuntimeError(f"{name} failed with exit code {code}; the log: {files.log}")
     return [json.loads(line)["data"] for line in files.metrics.read_text().splitlines()], out
 
 
@@ -171,7 +171,7 @@ def placed(stack: str) -> tuple[str, str]:
 def profile_of(folder: Path) -> tuple[Counter[tuple[str, str]], int]:
     """Samples by stage and item, and all samples of the steps; the driver's waits replaced by the worker's work."""
     counts: Counter[tuple[str, str]] = Counter()
-    for stack, count in stacks_of(folder / "driver.stacks", "SRPOTrainer.fit (").items():
+    for stack, count in stacks_of(folder / "driver.stacks", "SRPOMixin.fit (").items():
         counts[placed(stack)] += count
     total = sum(counts.values())
     for stack, count in stacks_of(folder / "worker.stacks", "_bind_workers_method_to_parent").items():
@@ -211,9 +211,10 @@ def main() -> None:
     console, found = Console(width=130), {}
     for method in options.methods:
         console.print(f"{options.model}, {method}: {options.steps} steps", highlight=False)
-        found[method], folder = train(
-            options.model, method, options.steps, options.work, profile=options.profile, timeout=options.timeout
-        )
+        run = MODELS[options.model]
+        run = replace(run, overrides=(*run.overrides, *METHODS[method]), steps=options.steps)
+        name = f"step_{options.model}_{method}"
+        found[method], folder = train(run, name, options.work, profile=options.profile, timeout=options.timeout)
         if options.profile:
             console.print(profile_table(folder))
     console.print(stage_table(found))

@@ -10,10 +10,10 @@ The page holds markers `<!-- NAME -->` ... `<!-- end NAME -->`; what stands betw
 from __future__ import annotations
 
 import argparse
-import re
 import shutil
 from pathlib import Path
 
+from laboratory.page import renewed
 from laboratory.tables import Evidence
 
 PAGE, RECORDS = Path("docs/evidence.md"), Path("docs/evidence")
@@ -35,14 +35,7 @@ TABLES = (
 
 def fill(page: str, evidence: Evidence) -> str:
     """The page with every generated part renewed. Raises ValueError if a marker is missing."""
-    for name in TABLES:
-        if not re.search(rf"<!-- {name} -->\n.*<!-- end {name} -->", page, re.DOTALL):
-            raise ValueError(f"the page has no markers <!-- {name} --> ... <!-- end {name} -->.")
-        text = getattr(evidence, name)()
-        before, _, rest = page.partition(f"<!-- {name} -->\n")
-        _, end, after = rest.partition(f"<!-- end {name} -->")
-        page = f"{before}<!-- {name} -->\n{text}\n{end}{after}"
-    return page
+    return renewed(page, {name: getattr(evidence, name)() for name in TABLES})
 
 
 def main() -> None:

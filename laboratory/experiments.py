@@ -6,6 +6,7 @@ further_seeds   GRPO and SRPO on five more seeds (added when five had left open 
 ablations       variants of SDPO and SRPO, at the rate of the method they vary
 teachers        SRPO and SDPO with a frozen teacher, SRPO with a slow one (added when a run of SRPO had fallen)
 causes          the main methods at GRPO's rate with a verdict that wants a derivation that is true line by line
+family_rates, family, family_short: `laboratory.family`
 reduced         what `make lab` does: the main methods at the rates found in the full laboratory, two seeds
 """
 
@@ -15,6 +16,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+from laboratory import family as methods_of_papers
 from laboratory.run import RunSpec, record_path, write_text
 
 MAIN = ("grpo", "sdpo", "srpo")
@@ -81,7 +83,8 @@ def chosen_rate(folder: Path, method: str) -> float:
         scores = validation_scores(folder, method)
         seeds = RATE_SEEDS
         if not all((lr, seed) in scores for lr in RATES for seed in seeds):
-            raise FileNotFoundError(f"the learning rate of {method} is not chosen: run the experiment learning_rates.")
+            experiment = "learning_rates" if method in MAIN else "family_rates"
+            raise FileNotFoundError(f"the learning rate of {method} is not chosen: run {experiment}.")
         rates[method] = max(RATES, key=lambda lr: (sum(scores[lr, seed] for seed in seeds) / len(seeds), -lr))
         write_text(kept, json.dumps(rates, indent=2, sort_keys=True) + "\n")
     return rates[method]
@@ -89,7 +92,8 @@ def chosen_rate(folder: Path, method: str) -> float:
 
 def validation_scores(folder: Path, method: str) -> dict[tuple[float, int], float]:
     """Best validation accuracy by (rate, seed), of the runs that are finished."""
-    paths = {(s.lr, s.seed): record_path(folder, s) for s in learning_rates(folder) if s.method == method}
+    specs = [*learning_rates(folder), *family_rates(folder)]
+    paths = {(s.lr, s.seed): record_path(folder, s) for s in specs if s.method == method}
     return {key: best_accuracy(path) for key, path in paths.items() if path.exists()}
 
 
@@ -119,6 +123,18 @@ def causes(folder: Path) -> list[RunSpec]:
     ]
 
 
+def family_rates(_: Path) -> list[RunSpec]:
+    return methods_of_papers.rate_specs(RATES, RATE_SEEDS)
+
+
+def family(folder: Path) -> list[RunSpec]:
+    return methods_of_papers.compared(lambda method: chosen_rate(folder, method), MAIN_SEEDS, steps=480)
+
+
+def family_short(_: Path) -> list[RunSpec]:
+    return methods_of_papers.short(MAIN_SEEDS, PUBLISHED_RATES)
+
+
 def reduced(_: Path) -> list[RunSpec]:
     rates = json.loads(PUBLISHED_RATES.read_text())
     return [RunSpec("main", method, rates[method], seed) for seed in MAIN_SEEDS[:2] for method in MAIN]
@@ -132,6 +148,9 @@ EXPERIMENTS: dict[str, Callable[[Path], list[RunSpec]]] = {
     "teachers": teachers,
     "causes": causes,
     "reduced": reduced,
+    "family_rates": family_rates,
+    "family": family,
+    "family_short": family_short,
 }
 
 

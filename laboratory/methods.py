@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig
 
@@ -17,10 +18,21 @@ CONFIG = str(ROOT / "laboratory" / "configs" / "srpo_lab.yaml")
 def method_overrides(method: str) -> list[str]:
     """Hydra overrides of the method's `srpo` keys; optimiser settings are the laboratory's own.
 
+    All methods have SRPO's denominator, the response tokens: what the published records were made with.
+
     Raises:
         ValueError: no shipped config has this name.
     """
-    return [f"srpo.{key}={value}" for key, value in method_settings(method).items()]
+    return _overrides("srpo", {**method_settings(method), "denominator": "all_tokens"})
+
+
+def _overrides(node: str, settings: Mapping[str, Any]) -> list[str]:
+    """`node.key=value` for each key, and each key of a key."""
+    found = []
+    for key, value in settings.items():
+        name = f"{node}.{key}"
+        found += _overrides(name, value) if isinstance(value, Mapping) else [f"{name}={value}"]
+    return found
 
 
 def compose(overrides: Sequence[str]) -> DictConfig:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import random
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -18,11 +19,13 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from laboratory.answer_measures import answer_measures
 from laboratory.measure import answer, answer_shown_truth, question_ids, report
 from laboratory.methods import compose, method_overrides
 from laboratory.start_policy import StartPolicy
 from laboratory.twin import Batch, Twin
 from srpo_verl.base.files import write_atomically
+from srpo_verl.training.durable.run_states import next_states
 from srpo_verl.training.step.routing_plan import Rollout, build_plan
 from srpo_verl.training.step.step_metrics import routing_metrics
 from srpo_verl.training.step.teacher_prompts import TeacherPromptBuilder, max_teacher_prompt_length
@@ -87,7 +90,7 @@ def run(spec: RunSpec, folder: Path, start: StartPolicy | None = None) -> Path:
     if start == StartPolicy(spec.seed) and not measured.exists():
         write_text(measured, json.dumps(report(model.eval(), tokenizer, start)) + "\n")
     config = compose(spec.config_overrides())
-    trainer = _Trainer(spec, config, Twin(model, config), tokenizer, start.task(), start.questions())
+    trainer = Trainer(spec, config, Twin(model, config), tokenizer, start.task(), start.questions())
 
     lines: list[dict[str, Any]] = [{"kind": "run", **asdict(spec)}, trainer.evaluate(0)]
     window: list[dict[str, float]] = []
@@ -102,7 +105,7 @@ def run(spec: RunSpec, folder: Path, start: StartPolicy | None = None) -> Path:
     return path
 
 
-class _Trainer:
+class Trainer:
     """Rollouts, grading, the twin's step and validation."""
 
     def __init__(self, spec, config, twin: Twin, tokenizer, task: Task, questions: dict[str, list[Question]]):
@@ -117,6 +120,8 @@ class _Trainer:
             chat_template_kwargs=dict(config.data.apply_chat_template_kwargs),
         )
         self.cpu_seconds, self.sampled_tokens, self.teacher_tokens = 0.0, 0, 0
+        self.steps = 0
+        self.states: dict[str, dict[str, Any]] = {}
 
     def step(self, *, measure_branches: bool, measure_gain: bool) -> dict[str, float]:
         clock = time.process_time()
@@ -136,17 +141,18 @@ class _Trainer:
         self.twin.model.train()
         sampling = time.process_time() - clock
         verdicts = (answers.strict if self.spec.strict else answers.correct).flatten().float()
-        rollouts = [
-            Rollout(key=f"{i // ROLLOUTS}_{i % ROLLOUTS}_0", score=score, response_length=len(answers.responses[i]))
-            for i, score in enumerate(verdicts.tolist())
-        ]
-        plan = build_plan(rollouts, self.twin.srpo)
-        siblings = {int(plan.routing.demonstration[row]) for row in plan.routed_rows()} - {-1}
-        messages = {
-            row: [{"role": "user", "content": self.task.text(chosen[row // ROLLOUTS])}] for row in plan.routed_rows()
-        }
-        shown = {row: answers.responses[row].tolist() for row in siblings}
+        rollouts = self._rollouts(chosen, answers.responses, verdicts)
+        self.steps += 1
+        plan = build_plan(rollouts, self.twin.srpo, step=self.steps, states=self.states)
+        self.states = next_states(self.states, plan.routing.seen, self.twin.srpo)
+        asked = plan.asked_rows()
+        siblings = set(plan.routing.demonstration[asked].tolist()) | set(
+            plan.routing.contrast[asked].flatten().tolist()
+        )
+        messages = {row: [{"role": "user", "content": self.task.text(chosen[row // ROLLOUTS])}] for row in asked}
+        shown = {row: answers.responses[row].tolist() for row in siblings - {-1}}
         plan, prompts, _ = self.prompts.build(plan, messages, shown)
+        passes, _ = self.prompts.contrast(plan, messages, shown)
         batch = Batch(
             plan=plan,
             prompts=[torch.tensor(ids[row // ROLLOUTS]) for row in range(len(rollouts))],
@@ -155,6 +161,7 @@ class _Trainer:
             rewards=verdicts,
             teacher_prompts={row: torch.tensor(prompt.input_ids) for row, prompt in prompts.items()},
             rollout_log_probs=answers.log_probs,
+            passes=[{row: torch.tensor(prompt.input_ids) for row, prompt in made.items()} for made in passes],
         )
         measuring = time.process_time()
         gain = self.twin.teacher_gain(batch) if measure_gain else None
@@ -163,7 +170,11 @@ class _Trainer:
         metrics |= {} if gain is None else {"srpo/teacher_gain": gain}
         seconds = time.process_time() - clock - measuring - metrics.pop("measuring_seconds", 0.0)
         sampled = sum(len(response) for response in answers.responses)
-        taught = sum(len(prompts[row].input_ids) + len(answers.responses[row]) for row in prompts)
+        taught = sum(
+            len(prompt.input_ids) + len(answers.responses[row])
+            for made in (prompts, *passes)
+            for row, prompt in made.items()
+        )
         self.cpu_seconds += seconds
         self.sampled_tokens += sampled
         self.teacher_tokens += taught
@@ -178,10 +189,30 @@ class _Trainer:
             "lucky_demonstrations": float(lucky.flatten()[demonstrations].float().mean()) if demonstrations else 0.0,
         }
 
+    def _rollouts(
+        self, chosen: Sequence[Question], responses: Sequence[torch.Tensor], verdicts: torch.Tensor
+    ) -> list[Rollout]:
+        """What routing sees of a step's answers; a question's reference is always the same true derivation of it."""
+        texts = [self.task.text(question) for question in chosen]
+        references = [self.task.solution(q, random.Random(text)) for q, text in zip(chosen, texts, strict=True)]
+        reads = self.twin.srpo.reads_responses
+        return [
+            Rollout(
+                key=f"{i // ROLLOUTS}_{i % ROLLOUTS}_0",
+                score=score,
+                response_length=len(responses[i]),
+                columns={"extra_info": {"solution": references[i // ROLLOUTS]}},
+                response=self.tokenizer.decode(responses[i], skip_special_tokens=True) if reads else None,
+                question=texts[i // ROLLOUTS],
+            )
+            for i, score in enumerate(verdicts.tolist())
+        ]
+
     def evaluate(self, step: int) -> dict[str, Any]:
         """avg@16 at T = 0.6 on the held-out questions, with the same random numbers at every step and method.
 
-        `form` and `strict` of the same answers; `shown_*` of the teacher's own answers, shown a true derivation.
+        `form`, `strict` and `answer_measures` of the same answers; `shown_*` of the teacher's own answers, shown a true
+        derivation.
         """
         self.twin.model.eval()
         generator = torch.Generator().manual_seed(10_000 + self.spec.seed)
@@ -211,6 +242,7 @@ class _Trainer:
             "kind": "eval",
             "step": step,
             **{name: round(values.float().mean().item(), 5) for name, values in measured.items()},
+            **{name: round(value, 5) for name, value in answer_measures(answers).items()},
             "cpu_seconds": round(self.cpu_seconds, 2),
             "sampled_tokens": self.sampled_tokens,
             "teacher_tokens": self.teacher_tokens,

@@ -30,9 +30,9 @@ def number(value: float) -> str:
     return f"{value:.3f}".removeprefix("0")
 
 
-def spread(values: Sequence[float], *, sign: bool = False) -> str:
-    """Mean and half width of its 95 % t interval, in %; below three values the mean alone."""
-    found = estimate([100 * value for value in values])
+def spread(values: Sequence[float], *, sign: bool = False, unit: float = 100.0) -> str:
+    """Mean and half width of its 95 % t interval, times `unit` (in %); below three values the mean alone."""
+    found = estimate([unit * value for value in values])
     if found is None:
         raise ValueError("there is no mean of no values.")
     text = f"{found.mean:+.1f}" if sign else f"{found.mean:.1f}"

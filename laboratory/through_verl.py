@@ -71,10 +71,12 @@ class VerlRun:
     lr: float
     seed: int
     steps: int
+    mode: str = "srpo"  # trainer.v1.trainer_mode
 
     @property
     def name(self) -> str:
-        return f"{self.kind}/{self.method}-lr{self.lr:g}-seed{self.seed}"
+        group = self.kind if self.mode == "srpo" else f"{self.kind}_{self.mode}"
+        return f"{group}/{self.method}-lr{self.lr:g}-seed{self.seed}"
 
     def command(self, folder: Path) -> list[str]:
         """`python -m verl.trainer.main_ppo ...` with the run's folder below `folder`."""
@@ -84,6 +86,7 @@ class VerlRun:
             "trainer.total_training_steps": self.steps,
             "data.seed": self.seed,
             "actor_rollout_ref.rollout.seed": self.seed,
+            "trainer.v1.trainer_mode": self.mode,
         }
         if self.kind == "lab":
             settings |= {"lab.start": folder / "start" / str(self.seed), "lab.run": where, "trainer.test_freq": 30}

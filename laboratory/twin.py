@@ -35,12 +35,19 @@ from srpo_verl.training.fields import (
     lengths_of,
     prediction_positions,
 )
+from srpo_verl.training.step.routed_tokens import RoutedTokens, mean_log_prob
 from srpo_verl.training.step.routing_plan import RoutingPlan
-from srpo_verl.training.step.step_signals import RoutedTokens, step_signals
+from srpo_verl.training.step.step_signals import step_signals
 from srpo_verl.training.step.teacher_gain import teacher_gain
 from srpo_verl.training.worker.collectors import StudentTopK, TeacherTargets
-from srpo_verl.training.worker.objective import ANY_ROUTED, DIVERGENCE, METRIC_SCALE, SRPOObjective
-from srpo_verl.training.worker.teacher import distance, move
+from srpo_verl.training.worker.objective import (
+    ANY_ROUTED,
+    DENOMINATOR_SCALE,
+    DIVERGENCE,
+    METRIC_SCALE,
+    SRPOObjective,
+)
+from srpo_verl.training.worker.teacher_weights import TeacherWeights
 
 
 @dataclass(frozen=True)
@@ -52,11 +59,13 @@ class Batch:
     responses: list[torch.Tensor]
     masks: list[torch.Tensor]
     rewards: torch.Tensor
-    # By row, for the routed rows.
+    # By row that the teacher is asked about.
     teacher_prompts: dict[int, torch.Tensor]
     # Log-probs of the sampler, or importance weights if they are given.
     rollout_log_probs: list[torch.Tensor] | None = None
     importance: list[torch.Tensor] | None = None
+    # The same of each further pass of the teacher (`srpo.contrast`).
+    passes: Sequence[dict[int, torch.Tensor]] = ()
 
 
 class Twin:
@@ -98,9 +107,10 @@ class Twin:
         if self.srpo.owns_teacher:
             self.steps += 1
             variant = self.srpo.variant("teacher")
+            step = None
             if variant.function is not None:
-                move(self.teacher, self.model, lambda own, actor: variant(own, actor, self.steps, self.srpo))
-            metrics["srpo/teacher_distance"] = distance(self.teacher, self.model)
+                step = lambda own, actor: variant(own, actor, self.steps, self.srpo)  # noqa: E731
+            metrics["srpo/teacher_distance"] = TeacherWeights(self.teacher).follow(self.model, step)
         return metrics | {"actor/loss": float(loss.detach()), "actor/grad_norm": float(norm)}
 
     def loss(self, batch: Batch) -> tuple[torch.Tensor, dict[str, float], TensorDict, dict[str, torch.Tensor]]:
@@ -114,7 +124,7 @@ class Twin:
                 "responses": jagged(batch.responses),
                 "response_mask": _padded_later(batch.masks),
                 "input_ids": jagged(sequences),
-                ROUTED: flags(plan.routed),
+                ROUTED: flags(plan.asked),
             },
             {"dp_size": 1, "global_batch_size": len(sequences), "batch_num_tokens": int(sum(m.sum() for m in masks))},
         )
@@ -133,7 +143,7 @@ class Twin:
 
         clock = time.process_time()
         known = (entropy, old, importance)
-        tokens = self._ask_teacher(batch, data, logits, *known) if plan.routed.any() else None
+        tokens = self._ask_teacher(batch, data, logits, *known) if plan.asked.any() else None
         metrics["teacher_seconds"] = time.process_time() - clock
 
         signals = step_signals(
@@ -155,6 +165,7 @@ class Twin:
         if tokens is not None and srpo.logit_loss:
             data[TOKEN_WEIGHTS] = jagged(signals.weights)
             tu.assign_non_tensor(data, **{ANY_ROUTED: True, METRIC_SCALE: 1.0 / max(signals.routed_tokens, 1)})
+            tu.assign_non_tensor(data, **{DENOMINATOR_SCALE: signals.denominator_scale})
             divergence = self.objective.on_logits(logits, data)[DIVERGENCE].squeeze(0)
             outputs[DIVERGENCE] = from_lengths(divergence, lengths_of(data["input_ids"]))
         loss, found = self.objective.on_outputs(outputs, data, None)
@@ -164,7 +175,7 @@ class Twin:
     @torch.no_grad()
     def teacher_gain(self, batch: Batch) -> float | None:
         """`srpo/teacher_gain` of the weights as they are; None if nothing is shown to the teacher."""
-        siblings = {int(batch.plan.routing.demonstration[row]): row for row in batch.plan.routed_rows()}
+        siblings = {int(batch.plan.routing.demonstration[row]): row for row in batch.plan.asked_rows()}
         shown = {sibling: batch.teacher_prompts[row] for sibling, row in siblings.items() if sibling >= 0}
         if not shown:
             return None
@@ -193,7 +204,7 @@ class Twin:
         importance: Sequence[torch.Tensor],
     ) -> RoutedTokens:
         """What is known of routed rows; completes TOPK_IDS and TEACHER_LOG_PROBS of `data` for the loss."""
-        srpo, rows = self.srpo, batch.plan.routed_rows()
+        srpo, rows = self.srpo, batch.plan.asked_rows()
         responses = [batch.responses[row] for row in rows]
         sequences = [torch.cat([batch.teacher_prompts[row], batch.responses[row]]) for row in rows]
         lengths = [len(response) for response in responses]
@@ -205,7 +216,7 @@ class Twin:
         found = TeacherTargets(srpo).collect(packed_logits(self.teacher, sequences), view)
         if srpo.logit_loss:
             ids = found[TOPK_IDS] if srpo.support == "teacher" else fields[TOPK_IDS].values()
-            of_all = lengths_of(data["responses"]) * batch.plan.routed
+            of_all = lengths_of(data["responses"]) * batch.plan.asked
             data[TOPK_IDS] = from_lengths(ids, of_all)
             data[TEACHER_LOG_PROBS] = from_lengths(found[TEACHER_LOG_PROBS], of_all)
         return RoutedTokens(
@@ -215,7 +226,21 @@ class Twin:
             teacher_log_probs=list(found[TEACHER_SAMPLED].split(lengths)),
             student_log_probs=[old[row] for row in rows],
             importance=[importance[row] for row in rows],
+            contrast_log_probs=self._contrast(batch, rows) if srpo.contrast else None,
         )
+
+    def _contrast(self, batch: Batch, rows: Sequence[int]) -> list[torch.Tensor]:
+        """Log of the mean probability of each row's tokens over the further passes of the teacher."""
+        found: dict[int, list[torch.Tensor]] = {row: [] for row in rows}
+        for prompts in batch.passes:
+            shown = [row for row in rows if row in prompts]
+            if shown:
+                answers = response_log_probs(
+                    self.teacher, [prompts[row] for row in shown], [batch.responses[row] for row in shown]
+                )
+                for row, answer in zip(shown, answers, strict=True):
+                    found[row].append(answer)
+        return [mean_log_prob(of_row, like=batch.responses[row]) for row, of_row in found.items()]
 
     def _branch_norms(self, outputs: dict[str, torch.Tensor], data: TensorDict) -> dict[str, float]:
         """L2 norm of the gradient of each branch by itself, before clipping."""

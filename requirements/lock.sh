@@ -12,7 +12,7 @@ fi
 export UV_PYTHON_DOWNLOADS=never
 
 # antlr4-python3-runtime 4.9.3 exists only as source; everything else must be a wheel.
-common=(--generate-hashes --only-binary :all: --no-binary antlr4-python3-runtime --python-platform x86_64-manylinux_2_35
+common=(--generate-hashes --only-binary :all: --no-binary antlr4-python3-runtime
     --custom-compile-command "make lock" --no-emit-find-links --no-emit-index-url --quiet)
 
 # The CPU build of torch is not on PyPI. A folder of wheels that pip already uses is good; else PyTorch's own index.
@@ -33,9 +33,12 @@ compile() {
     "$UV" pip compile pyproject.toml "${common[@]}" "$@" -o "$scratch/$name.txt" >/dev/null
 }
 
-compile cpu --extra cpu --extra examples --extra dev --python-version 3.11 \
+compile cpu --extra cpu --extra examples --extra dev --python-version 3.11 --python-platform x86_64-manylinux_2_35 \
     --override requirements/cpu-overrides.txt "${torch_source[@]}" "$@"
-compile gpu --extra gpu --extra examples --python-version 3.12 "$@"
+# Both Pythons in one list: lines that differ have a marker. What [tool.uv] environments says of all is left out.
+compile gpu --extra gpu --extra examples --python-version 3.11 --universal "$@"
+everywhere="platform_machine == 'x86_64' and platform_python_implementation == 'CPython' and sys_platform == 'linux'"
+sed -Ei "s/ and $everywhere//; s/ ; python_full_version < '3.13' \\\\/ \\\\/" "$scratch/gpu.txt"
 
 {
     echo "# Linux x86_64, Python 3.11, no GPU. Install with 'make venv', or: pip install --no-deps -r requirements/cpu.txt"
@@ -43,6 +46,6 @@ compile gpu --extra gpu --extra examples --python-version 3.12 "$@"
     cat "$scratch/cpu.txt"
 } >requirements/cpu.txt
 {
-    echo "# Linux x86_64, Python 3.12, CUDA: the set verl 0.9.1 pins for its vLLM backend. See requirements/README.md."
+    echo "# Linux x86_64, Python 3.11 or 3.12, CUDA: the set verl 0.9.1 pins for its vLLM backend. See requirements/README.md."
     cat "$scratch/gpu.txt"
 } >requirements/gpu.txt

@@ -14,7 +14,8 @@ if [[ -f $stamp && $(<"$stamp") == "$wanted" ]]; then exit 0; fi
 
 if [[ ! -x $venv/bin/python ]]; then
     python=${PYTHON:-python3.11}
-    if ! command -v "$python" >/dev/null; then python=python3; fi
+    # Asked, not looked for: a version manager has a command for each version it knows, installed or not.
+    if ! "$python" -c "" 2>/dev/null; then python=python3; fi
     version=$("$python" -c 'import platform, sys; print("%d.%d" % sys.version_info[:2], sys.platform, platform.machine())')
     if [[ $version != "3.11 linux x86_64" ]]; then
         echo "requirements/cpu.txt is locked for Python 3.11 on Linux x86_64; $python is: $version." >&2
@@ -42,8 +43,12 @@ strays=$(comm -23 \
     <("${pip[@]}" list --format=freeze --exclude-editable --exclude pip --exclude srpo-verl | sed -E 's/[ =@].*//' | normalise) \
     <(grep -oE '^[A-Za-z0-9][A-Za-z0-9._-]*' "$lock" | normalise))
 if [[ -n $strays ]]; then
+    # shellcheck disable=SC2086 # a word for each package
     echo "removing what is not in $lock:" $strays
+    # shellcheck disable=SC2086 # a word for each package
     "${pip[@]}" uninstall -qq --yes $strays
+    # Packages of the tests and of the site are among them: the Makefile installs them again.
+    rm -f "$venv"/*_packages.txt
 fi
 
 "${pip[@]}" install -qq --no-deps --no-build-isolation -e .

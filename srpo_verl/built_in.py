@@ -1,4 +1,7 @@
-"""Our own variants, through the door that yours take; the mathematics is in `srpo_verl.core`."""
+"""Our own variants, through the door that yours take; the mathematics is in `srpo_verl.core`.
+
+Those of SRPO and SDPO are here, those of other methods in `built_in_family`.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from typing import Any
 import torch
 
 from srpo_verl import core
-from srpo_verl.variants import register
+from srpo_verl.variants import ROLLOUT_TURNS, register
 
 for _name, _rule in core.RULES.items():
     register.route(_name)(lambda rollouts, available, srpo, rule=_rule: rule(rollouts, available))
@@ -26,10 +29,16 @@ def feedback(rollouts: core.Rollouts, srpo: Any) -> Sequence[str | None]:
     return rollouts.feedback
 
 
+@register.provider("tool_feedback", columns=(ROLLOUT_TURNS,), section=core.SECTIONS["tool_feedback"])
+def tool_feedback(rollouts: core.Rollouts, srpo: Any) -> Sequence[str | None]:
+    """What the tools said to the calls of this very rollout that failed, turn by turn."""
+    return [core.failed_calls(core.turns_from_json(columns[ROLLOUT_TURNS])) for columns in rollouts.columns]
+
+
 @register.divergence("jsd")
 def jsd(student: torch.Tensor, teacher: torch.Tensor, srpo: Any) -> torch.Tensor:
     """Generalised Jensen-Shannon with `srpo.alpha` (arXiv 2601.20802)."""
-    return core.generalized_jsd(srpo.alpha)(student, teacher)
+    return core.generalized_jsd(srpo.alpha, entry_clip=srpo.entry_clip)(student, teacher)
 
 
 @register.weighting("entropy")

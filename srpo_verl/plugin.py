@@ -4,7 +4,7 @@ verl only imports this module, in driver, Ray workers and reward workers alike, 
 So it stays light, and registers each thing right after verl's own module for it has been imported:
 
     verl.trainer.ppo.core_algos   -> advantage estimator and policy loss `srpo`
-    verl.trainer.ppo.v1           -> trainer mode `srpo`, and those of variants
+    verl.trainer.ppo.v1           -> trainer modes `srpo` and `srpo_..._async`, and those of variants
     verl.workers.engine           -> engines for device "cpu", where the CPU set is installed only
 """
 
@@ -64,7 +64,9 @@ def _import(name: str) -> Callable[[], object]:
 
 def _register_trainers() -> None:
     """Ours, and those that packages bring (`srpo_verl.register.trainer`); a subclass of ours registers itself."""
-    importlib.import_module("srpo_verl.training.step.trainer")
+    ours = sys.modules.get("srpo_verl.training.step.trainer")
+    if ours is None or not _begun(ours):  # else that module, with which the process began, imports the others
+        importlib.import_module("srpo_verl.training.step.async_trainers")
     from verl.trainer.ppo.v1.trainer_base import TRAINER_REGISTRY
 
     from srpo_verl import variants
@@ -78,9 +80,13 @@ def _register_trainers() -> None:
             variants.failed(f"{variant} cannot be imported: {type(error).__name__}: {error}")
             continue
         # A process may have begun with that very module, and is not through with it.
-        begun = getattr(found.__spec__, "_initializing", False)
-        if name not in TRAINER_REGISTRY and not begun:
-            variants.failed(f"{variant}: {attribute} is no subclass of SRPOTrainer in {module}")
+        if name not in TRAINER_REGISTRY and not _begun(found):
+            variants.failed(f"{variant}: {attribute} is no subclass of one of SRPO's trainers in {module}")
+
+
+def _begun(module: ModuleType) -> bool:
+    """Whether its import is not through yet."""
+    return getattr(module.__spec__, "_initializing", False)
 
 
 def without_gpu() -> bool:

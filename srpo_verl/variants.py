@@ -30,7 +30,9 @@ from typing import Any, TypeVar
 from omegaconf import OmegaConf
 
 GROUP = "srpo_verl.variants"
-BUILT_IN = "srpo_verl.built_in"
+BUILT_IN = ("srpo_verl.built_in", "srpo_verl.built_in_family")
+# What a provider names among its columns to see a rollout's turns, as JSON; no column of the data set.
+ROLLOUT_TURNS = "srpo_turns"
 F = TypeVar("F")
 
 # Kind of a variant: the key of the settings that names it.
@@ -39,6 +41,9 @@ KEYS = {
     "provider": "srpo.providers",
     "divergence": "srpo.divergence",
     "weighting": "srpo.weighting",
+    "question_weight": "srpo.question_weight",
+    "modulator": "srpo.modulator",
+    "state": "srpo.states",
     "advantage": "srpo.advantage",
     "teacher": "srpo.teacher.kind",
     "metric": "srpo.metrics",
@@ -58,7 +63,8 @@ class Variant:
         module: the one that registered it.
         place: `module:name` of the function itself, `none` for a teacher without one.
         options: the dataclass of its own settings.
-        columns, section: of a provider. own_weights, mix_logits: of a teacher.
+        columns, section: of a provider. responses: of a provider or a state. own_weights, mix_logits: of a teacher.
+        states: what it reads of `rollouts.states`.
     """
 
     kind: str
@@ -67,14 +73,16 @@ class Variant:
     module: str
     place: str
     options: type | None = None
-    columns: tuple[str, ...] = ()
+    columns: tuple[str, ...] | Callable[[Any], Iterable[str]] = ()
     section: str = ""
+    responses: bool = False
+    states: tuple[str, ...] = ()
     own_weights: bool = True
     mix_logits: Callable[..., Any] | None = None
 
     @property
     def built_in(self) -> bool:
-        return self.module == BUILT_IN
+        return self.module in BUILT_IN
 
     @property
     def origin(self) -> str:
@@ -83,6 +91,10 @@ class Variant:
             return self.place
         package = _packages().get(self.module.partition(".")[0])
         return ", ".join([self.place, *([package] if package else []), f"sha256 {_digest(self.module)}"])
+
+    def columns_of(self, srpo: Any) -> tuple[str, ...]:
+        """The columns of the data set that a provider reads with these settings."""
+        return tuple(self.columns(srpo) if callable(self.columns) else self.columns)
 
     def __str__(self) -> str:
         return f"{KEYS[self.kind]}={self.name} ({self.origin})"
@@ -110,22 +122,40 @@ _failures: list[str] = []
 class _Register:
     """`register`: one decorator for each kind. The contracts are in docs/variants.md and beside our own variants."""
 
-    def route(self, name: str, *, options: type | None = None) -> Callable[[F], F]:
-        """`(rollouts: core.Rollouts, available: bool (N,), srpo) -> (N,)`, bool or in [0, 1]: who is distilled."""
-        return _adder("route", name, options=options)
+    def route(self, name: str, *, states: Iterable[str] = (), options: type | None = None) -> Callable[[F], F]:
+        """`(rollouts: core.Rollouts, available: bool (N,), srpo) -> (N,)`, bool or in [0, 1]: who is distilled.
+
+        Args:
+            states: those that it reads; a run without one of them is refused. As of the other kinds.
+        """
+        return _adder("route", name, options=options, states=tuple(states))
 
     def provider(
-        self, name: str, *, columns: Iterable[str] = (), section: str = "\n{text}", options: type | None = None
+        self,
+        name: str,
+        *,
+        columns: Iterable[str] | Callable[[Any], Iterable[str]] = (),
+        section: str = "\n{text}",
+        responses: bool = False,
+        states: Iterable[str] = (),
+        options: type | None = None,
     ) -> Callable[[F], F]:
         """`(rollouts: core.Rollouts, srpo)` -> N texts or None, or int64 (N,) with the sibling to show, -1 for none.
 
+        For `srpo.contrast`: int64 (N, M), the siblings of M passes.
+
         Args:
-            columns: of the data set, to be found in `rollouts.columns`.
+            columns: of the data set, to be found in `rollouts.columns`; or a function of `srpo` that gives them. Of
+                `column.key` the column is there, and a data set without the key in it is refused.
+                `srpo_turns` is there too, the rollout's turns.
             section: how the text stands in the teacher's prompt, `{text}` once; `srpo.teacher.sections` overrides it.
+            responses: whether it reads `rollouts.responses`, which have to be decoded.
         """
         if section.count("{text}") != 1:
             raise VariantError(f"the section of provider {name!r} must hold {{text}} once, not {section!r}")
-        return _adder("provider", name, options=options, columns=tuple(columns), section=section)
+        columns = columns if callable(columns) else tuple(columns)
+        properties = {"columns": columns, "section": section, "responses": responses, "states": tuple(states)}
+        return _adder("provider", name, options=options, **properties)
 
     def divergence(self, name: str, *, options: type | None = None) -> Callable[[F], F]:
         """`(student (R, K+1), teacher (R, K+1), srpo) -> (R,)`, of log-probs that sum to 1; K without a tail bucket."""
@@ -134,6 +164,26 @@ class _Register:
     def weighting(self, name: str, *, options: type | None = None) -> Callable[[F], F]:
         """`(tokens: core.TokenSignals, srpo) -> (T,)`, not negative; masking and the mean of 1 are ours."""
         return _adder("weighting", name, options=options)
+
+    def question_weight(
+        self, name: str, *, states: Iterable[str] = (), options: type | None = None
+    ) -> Callable[[F], F]:
+        """`(rollouts: core.Rollouts, share (N,), srpo) -> (N,)`, not negative: a factor on the divergence of each."""
+        return _adder("question_weight", name, options=options, states=tuple(states))
+
+    def modulator(self, name: str, *, states: Iterable[str] = (), options: type | None = None) -> Callable[[F], F]:
+        """`(tokens: core.AdvantageTokens, srpo) -> (T,)`: advantages per token, from what teacher and student say."""
+        return _adder("modulator", name, options=options, states=tuple(states))
+
+    def state(self, name: str, *, responses: bool = False, options: type | None = None) -> Callable[[F], F]:
+        """`(state, rollouts: core.Rollouts, srpo) -> state`: what the run keeps from step to step, a dict of JSON.
+
+        `{}` at first; every route, provider, question weight and modulator finds it in `rollouts.states[name]`.
+
+        Args:
+            responses: whether it reads `rollouts.responses`, which have to be decoded.
+        """
+        return _adder("state", name, options=options, responses=responses)
 
     def advantage(self, name: str, *, options: type | None = None) -> Callable[[F], F]:
         """`(rewards: core.GroupRewards, srpo) -> (N,)` of the policy-gradient branch."""
@@ -162,7 +212,7 @@ class _Register:
         return _adder("metric", name, options=options)
 
     def trainer(self, name: str, place: str) -> None:
-        """A subclass of `SRPOTrainer` as trainer mode `name`; `place` is "module:Class", imported when verl asks."""
+        """A subclass of one of SRPO's trainers as mode `name`; `place` is "module:Class", imported when verl asks."""
         _adder("trainer", name)(place)
 
 
@@ -271,7 +321,8 @@ def _digest(module: str) -> str:
 @functools.cache
 def _load() -> None:
     """Import our own variants, then those of installed packages; once."""
-    importlib.import_module(BUILT_IN)
+    for module in BUILT_IN:
+        importlib.import_module(module)
     for point, package in _entry_points():
         try:
             _import(f"the entry point {point.name} of {package} (group {GROUP})", point.module)

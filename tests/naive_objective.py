@@ -26,6 +26,7 @@ class NaiveRollout:
         tis: T importance weights between rollout and training engine, not yet truncated; None for 1.
         mask: T flags, False for tokens that do not count; None for all True.
         feedback: the environment's text.
+        empty: nothing to read in it, so that it is shown to nobody.
     """
 
     logits: torch.Tensor
@@ -37,6 +38,7 @@ class NaiveRollout:
     tis: Sequence[float] | None = None
     mask: Sequence[bool] | None = None
     feedback: str | None = None
+    empty: bool = False
 
     def counts(self, t: int) -> bool:
         return True if self.mask is None else bool(self.mask[t])
@@ -72,8 +74,12 @@ def naive_objective(
     threshold: float = 0.5,
     rows: str = "incorrect",
     normalize_by_std: bool = False,
+    distilled_only: bool = False,
 ) -> NaiveResult:
-    """( sum over GRPO tokens of l + sum over SDPO tokens of w l ) / ( number of all valid response tokens )."""
+    """( sum over GRPO tokens of l + sum over SDPO tokens of w l ) / ( number of all valid response tokens ).
+
+    `distilled_only`: SDPO's, the second sum over the number of its own tokens.
+    """
     routed, demonstration = naive_routing(rollouts, threshold=threshold, rows=rows)
     advantages = naive_advantages(rollouts, normalize_by_std=normalize_by_std)
     result = NaiveResult(torch.zeros((), dtype=torch.float64), routed, demonstration, advantages)
@@ -105,11 +111,13 @@ def naive_objective(
                 if sdpo_ratio_clip is not None:
                     term = term * min(number(ratio), sdpo_ratio_clip)
                 result.sdpo_sum += number(term)
+            elif distilled_only:
+                continue
             else:
                 term = naive_policy_loss(ratio, advantages[i], eps_low, eps_high, dual_clip) * tis
                 result.grpo_sum += number(term)
             total = total + term
-    result.loss = total / max(result.tokens, 1)
+    result.loss = total / max(len(result.weights) if distilled_only else result.tokens, 1)
     return result
 
 
@@ -122,7 +130,7 @@ def naive_routing(
     for i, rollout in enumerate(rollouts):
         sibling = None
         for j, other in enumerate(rollouts):
-            if j != i and other.group == rollout.group and other.reward >= threshold:
+            if j != i and other.group == rollout.group and other.reward >= threshold and not other.empty:
                 sibling = j
                 break
         feedback = rollout.feedback is not None and rollout.feedback.strip() != ""

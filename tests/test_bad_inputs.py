@@ -221,7 +221,11 @@ def test_a_teacher_prompt_that_cannot_fit_leaves_the_rollout_to_grpo_and_is_coun
 
 BATCHES = {
     "without text is no demonstration": ([("x_0_0", 1, {"without_text": True}), ("x_1_0", 0, {})], [False, False]),
-    "without text is not distilled": ([("x_0_0", 1, {}), ("x_1_0", 0, {"without_text": True})], [False, False]),
+    "without text is distilled": ([("x_0_0", 1, {}), ("x_1_0", 0, {"without_text": True})], [False, True]),
+    "without tokens is not": (
+        [("x_0_0", 1, {}), ("x_1_0", 0, {"without_text": True, "without_tokens": True})],
+        [False, False],
+    ),
     "the same rollout twice": ([("x_0_0", 1, {}), ("x_0_0", 1, {}), ("x_1_0", 0, {})], [False, False, True]),
     "a failed rollout twice": ([("x_0_0", 1, {}), ("x_1_0", 0, {}), ("x_1_0", 0, {})], [False, True, False]),
     "groups of unequal size": ([("x_0_0", 1, {}), ("x_1_0", 0, {}), ("y_0_0", 0, {})], [False, True, False]),
@@ -316,6 +320,24 @@ def test_a_file_that_cannot_be_used_is_refused_in_a_sentence(kind, says, tmp_pat
     write(path, kind)
     report = check_file(str(path), prompt_key="prompt", source_key="data_source")
     assert any(says in problem for problem in report.problems), report
+
+
+@pytest.mark.parametrize(
+    ("column", "says"),
+    [
+        ("extra_info.solution", []),
+        ("extra_info", []),
+        ("extra_info.reference", ["has no extra_info.reference, which srpo.providers=reference reads"]),
+        ("extra_info.nothing", ["has no extra_info.nothing, which srpo.providers=reference reads"]),
+        ("hints.first", ["lacks the column hints, which srpo.providers=reference reads"]),
+    ],
+)
+def test_a_key_that_a_provider_reads_must_be_there(column, says, tmp_path):
+    path = tmp_path / "rows.parquet"
+    pd.DataFrame([{**ROW, "extra_info": {"solution": "so", "nothing": None}}]).to_parquet(path)
+    found = check_file(str(path), columns={column: "reference"}).problems
+    assert [problem[: len(words)] for problem, words in zip(found, says, strict=True)] == says
+    assert all("extra_info has solution, nothing" in problem for problem in found if "extra_info" in problem)
 
 
 def test_bad_rows_of_a_good_file_are_counted_and_named(tmp_path):

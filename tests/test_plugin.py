@@ -20,8 +20,22 @@ def test_importing_verl_registers_everything_on_demand():
         "assert 'srpo_verl.training.step.trainer' not in sys.modules, 'every process would pay for it'\n"
         "from verl.trainer.ppo.v1 import get_trainer_cls\n"
         "assert get_trainer_cls('srpo').__name__ == 'SRPOTrainer'\n"
+        "assert get_trainer_cls('srpo_colocate_async').__name__ == 'SRPOColocateAsyncTrainer'\n"
+        "assert get_trainer_cls('srpo_separate_async').__name__ == 'SRPOSeparateAsyncTrainer'\n"
         "from srpo_verl.plugin import check_registered\n"
         "check_registered()\n"
+    )
+    result = python(code)
+    assert result.returncode == 0, result.stderr[-2000:]
+
+
+@pytest.mark.parametrize("module", ["trainer", "async_trainers"])
+def test_a_process_may_begin_with_a_trainer_of_ours(module):
+    """As a package does whose trainer is a subclass of one."""
+    code = (
+        f"import srpo_verl.training.step.{module}\n"
+        "from verl.trainer.ppo.v1.trainer_base import TRAINER_REGISTRY as modes\n"
+        "assert {'srpo', 'srpo_colocate_async', 'srpo_separate_async'} <= set(modes)\n"
     )
     result = python(code)
     assert result.returncode == 0, result.stderr[-2000:]

@@ -72,7 +72,7 @@ def test_nothing_of_ours_evaluates_or_unpickles_what_it_is_given():
 SMOLLM2 = str(REPOSITORY / "examples" / "smollm2" / "srpo_smollm2.yaml")
 
 
-@pytest.mark.parametrize("name", ["srpo", "grpo", "sdpo", "srpo_tiny", "advantage_mix", SMOLLM2])
+@pytest.mark.parametrize("name", ["srpo", "grpo", "sdpo", "srpo_tiny", "srpo_lora", "advantage_mix", SMOLLM2])
 def test_no_config_trusts_the_code_of_a_model(name):
     config = OmegaConf.to_container(compose(name, resolve=False))
     found = []

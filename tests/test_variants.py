@@ -128,6 +128,16 @@ def test_a_hostile_provider_is_refused(shown, says):
     assert says in str(caught.value)
 
 
+def test_a_provider_cannot_show_an_answer_with_nothing_to_read():
+    def hides_it(rollouts):
+        rollouts.showable.fill_(True)
+        return torch.tensor([1, -1])
+
+    empty = torch.tensor([False, True])
+    with pytest.raises(ValueError, match="provider mine shows rollout 0 one with nothing to read"):
+        route(torch.tensor([0.0, 1.0]), ["x", "x"], providers={"mine": hides_it}, not_shown=empty)
+
+
 @given(
     st.lists(st.tuples(st.sampled_from([0.0, 1.0]), st.sampled_from("ab"), st.booleans()), max_size=12),
     st.integers(0, 99),

@@ -96,6 +96,25 @@ CHANGES = {
         'distillation_use_topk = tu.get_non_tensor_data(data=micro_batch, key="wants_logits"',
         "no longer says `key='distillation_use_topk'` (needed by training.worker.logits_hook",
     ),
+    "log-probs of other tokens": (
+        "workers/engine/fsdp/transformer_impl.py",
+        "input_ids_rmpad_rolled = torch.roll(input_ids_rmpad, shifts=-1, dims=1)",
+        "input_ids_rmpad_rolled = input_ids_rmpad[:, 1:]",
+        "FSDPEngineWithLMHead.prepare_model_inputs no longer says `input_ids_rmpad_rolled = torch.roll(",
+    ),
+    "a temperature that is put on elsewhere": (
+        "workers/engine/fsdp/transformer_impl.py",
+        "return logits / temperature.clamp(min=1e-8).to(logits.dtype)",
+        "return logits",
+        "(needed by training.worker.fused_head: the temperature that it takes back)",
+    ),
+    "tokens that are dealt out to ranks in another way": (
+        "utils/ulysses.py",
+        "slice(sp_rank * parts, (sp_rank + 1) * parts)",
+        "slice(sp_rank, None, sp_world_size)",
+        "slice_input_tensor no longer says `slice(sp_rank * parts, (sp_rank + 1) * parts)` (needed by "
+        "training.worker.sequence_parallel",
+    ),
     "another socket": (
         f"{VLLM}/utils.py",
         "ipc:///tmp/rl-colocate-zmq-",
@@ -175,13 +194,32 @@ def test_the_command_tells_of_another_verl(verl, tmp_path):
 
 
 # Classes of ours, and those of verl that they extend.
-_TRAINERS = ("verl.trainer.ppo.v1.trainer_sync:PPOTrainerSync", "verl.trainer.ppo.v1.trainer_base:PPOTrainer")
+_V1 = "verl.trainer.ppo.v1"
+_TRAINERS = (
+    f"{_V1}.trainer_base:PPOTrainer",
+    f"{_V1}.trainer_sync:PPOTrainerSync",
+    f"{_V1}.trainer_colocate_async:PPOTrainerColocateAsync",
+    f"{_V1}.trainer_separate_async:PPOTrainerSeparateAsync",
+)
 _LOOP = "verl.experimental.agent_loop.agent_loop"
 _EXTENSION = "verl.workers.rollout.vllm_rollout.utils:vLLMColocateWorkerExtension"
 EXTENDS = {
+    "srpo_verl.training.step.trainer:SRPOMixin": _TRAINERS,
     "srpo_verl.training.step.trainer:SRPOTrainer": _TRAINERS,
+    "srpo_verl.training.step.async_trainers:SRPOAsyncMixin": _TRAINERS,
+    "srpo_verl.training.step.async_trainers:SRPOColocateAsyncTrainer": _TRAINERS,
+    "srpo_verl.training.step.async_trainers:SRPOSeparateAsyncTrainer": _TRAINERS,
+    "srpo_verl.training.step.group_buffer:GroupBuffer": (
+        f"{_V1}.replay_buffer:ReplayBufferAsync",
+        f"{_V1}.replay_buffer:ReplayBuffer",
+    ),
+    "srpo_verl.training.worker.detached_worker:SRPODetachedWorker": (
+        "verl.experimental.separation.engine_workers:DetachActorWorker",
+        "verl.workers.engine_workers:ActorRolloutRefWorker",
+    ),
     "srpo_verl.training.durable.durable_trainer:DurableTrainer": _TRAINERS,
     "srpo_verl.training.worker.worker:SRPOWorker": ("verl.workers.engine_workers:ActorRolloutRefWorker",),
+    "srpo_verl.training.worker.teacher:Teacher": ("verl.workers.engine_workers:TrainingWorker",),
     "srpo_verl.training.rollout.agent_loop:SRPOAgentLoopWorker": (
         "verl.trainer.ppo.v1.agent_loop_tq:AgentLoopWorkerTQ",
         f"{_LOOP}:AgentLoopWorker",
@@ -193,7 +231,7 @@ EXTENDS = {
     "srpo_verl.training.rollout.dataset:CheckedDataset": ("verl.utils.dataset.rl_dataset:RLHFDataset",),
     "srpo_verl.training.rollout.vllm_worker:WorkerExtension": (_EXTENSION,),
     "srpo_verl.cpu.vllm_worker:CPUWorkerExtension": (_EXTENSION,),
-    "srpo_verl.cpu.engines:_WithoutPinnedOffload": ("verl.workers.engine.fsdp.transformer_impl:FSDPEngine",),
+    "srpo_verl.cpu.engines:_OnCPU": ("verl.workers.engine.fsdp.transformer_impl:FSDPEngine",),
 }
 
 

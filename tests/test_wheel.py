@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -13,6 +14,8 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PACKAGES = ("srpo_verl", "workflows", "reward_fns", "hydra_plugins")
+# No part of a source distribution: what hosted services read.
+NOT_DISTRIBUTED = (".github", ".gitignore")
 NOT_SOURCE = shutil.ignore_patterns(".git", ".*_cache", ".venv", "__pycache__", "*.egg-info", "build", "dist", "runs")
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -22,6 +25,10 @@ def run(command, **options):
     done = subprocess.run([*map(str, command)], capture_output=True, text=True, check=False, **options)
     assert done.returncode == 0, f"{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
     return done.stdout
+
+
+def without_checkout():
+    return {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "VIRTUAL_ENV")}
 
 
 @pytest.fixture(scope="module")
@@ -36,12 +43,24 @@ def wheel(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def sdist(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sdist")
+    shutil.copytree(REPOSITORY, folder / "source", ignore=NOT_SOURCE)
+    script = "import sys; from setuptools.build_meta import build_sdist; build_sdist(sys.argv[1])"
+    run([sys.executable, "-c", script, folder], cwd=folder / "source")
+    (built,) = folder.glob("*.tar.gz")
+    return built
+
+
+@pytest.fixture(scope="module")
 def python(wheel, tmp_path_factory):
     """The interpreter of an environment with the wheel, and with the dependencies of the environment of the tests."""
     environment = tmp_path_factory.mktemp("environment")
     run([sys.executable, "-m", "venv", "--without-pip", environment])
     python = environment / "bin" / "python"
-    run([sys.executable, "-m", "pip", "--python", python, "install", "--no-deps", "--no-index", wheel])
+    # With a path to a checkout that was built in, pip finds us installed already.
+    command = [sys.executable, "-m", "pip", "--python", python, "install", "--no-deps", "--no-index", wheel]
+    run(command, env=without_checkout())
     # A folder named in a .pth is not searched for .pth files, so that an editable install of ours has no effect.
     packages = run([python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]).strip()
     Path(packages, "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
@@ -51,8 +70,7 @@ def python(wheel, tmp_path_factory):
 @pytest.fixture
 def outside(tmp_path):
     """Where and how a command runs: in an empty folder, without a path to the checkout."""
-    kept = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "VIRTUAL_ENV")}
-    return {"cwd": tmp_path, "env": kept}
+    return {"cwd": tmp_path, "env": without_checkout()}
 
 
 def test_the_wheel_holds_the_packages_and_nothing_else(wheel):
@@ -69,6 +87,17 @@ def test_the_wheel_holds_the_packages_and_nothing_else(wheel):
     assert any(name.startswith("srpo_verl/cpu/_dist/") for name in packed)
 
 
+def test_the_source_distribution_holds_what_is_tracked(sdist):
+    with tarfile.open(sdist) as archive:
+        packed = {member.name.partition("/")[2] for member in archive if member.isfile()}
+    tracked = subprocess.run(["git", "ls-files"], cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    if tracked.returncode != 0:
+        pytest.skip("no git checkout: what is tracked is not known")
+    there = {name for name in tracked.stdout.splitlines() if (REPOSITORY / name).is_file()}
+    assert {name for name in there if not name.startswith(NOT_DISTRIBUTED)} <= packed
+    assert not [name for name in packed if "__pycache__" in name]
+
+
 def test_only_the_wheel_is_imported(python, outside):
     names = [*PACKAGES, "laboratory", "tests", "benchmarks", "examples"]
     script = "import importlib.util as u, json, sys; print(json.dumps({n: str(u.find_spec(n)) for n in sys.argv[1:]}))"
@@ -83,6 +112,12 @@ def test_verl_finds_our_config(python, outside):
     config = run([python, "-m", "verl.trainer.main_ppo", "--config-name", "srpo", "--cfg", "job"], **outside)
     assert "adv_estimator: srpo" in config
     assert "topk: 100" in config
+
+
+def test_every_config_composes(python, outside):
+    script = "from workflows.compose_config import *; print([compose_config(n).srpo.topk for n in config_names()])"
+    values = run([python, "-c", script], **outside).strip().splitlines()[-1]
+    assert len(json.loads(values)) == len(list((REPOSITORY / "srpo_verl" / "config").glob("*.yaml")))
 
 
 def test_the_demo_builds_its_model_and_data(python, outside, tmp_path):

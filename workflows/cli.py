@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from importlib import import_module
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -20,8 +20,13 @@ COMMANDS = {
     "prepare": ("workflows.prepare.command", "A benchmark from the hub or local files to verl parquet."),
     "grade": ("workflows.grade.command", "What a reward says to a file of completions, and where graders disagree."),
     "train": ("workflows.train.command", "Check, then train: `verl.trainer.main_ppo` with one of our configs."),
+    "attach": ("workflows.live.attach", "Show a run that is going on, with or without --detach, anywhere."),
+    "stop": ("workflows.live.stop", "End a run with a checkpoint, on this machine or another."),
+    "status": ("workflows.live.status", "Runs, who has them, their steps and last signs of life."),
     "evaluate": ("workflows.evaluate.command", "avg@k, pass@k, maj@k of a model or checkpoint on a data set."),
+    "export": ("workflows.export.command", "A checkpoint's model with its card as a folder, and on the hub."),
     "report": ("workflows.report.command", "Tables, curves and rollouts of one or many runs, as one HTML page."),
+    "inspect": ("workflows.inspect.command", "One training step, token by token, as one HTML page."),
     "reproduce": ("workflows.reproduce.command", "A grid of runs (the paper's, or yours), resumable."),
 }
 
@@ -58,8 +63,20 @@ app = typer.Typer(
 )
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from workflows.version import version_line
+
+        typer.echo(version_line())
+        raise typer.Exit
+
+
 @app.callback()
-def _root() -> None:
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="What is installed.")
+    ] = False,
+) -> None:
     os.environ.setdefault("MPLBACKEND", "Agg")
 
 

@@ -1,6 +1,7 @@
 """`srpo demo`: a language model gets better with SRPO on this machine, through the real verl, Ray and vLLM.
 
     srpo demo --seed 0 --steps 30 [trainer.test_freq=5 ...]
+    srpo demo --platform gpu
 
 Builds a tiny model, its tokenizer and arithmetic questions, trains with `--config-name srpo_tiny`, and prints held-out
 accuracy before and after. All that a run leaves is in its folder; what verl, Ray and vLLM say is in its `train.log`.
@@ -13,6 +14,7 @@ import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from enum import StrEnum
 from pathlib import Path
 from types import FrameType
 from typing import Annotated
@@ -31,6 +33,21 @@ from workflows.run_summary import Summary, show, summarise
 from workflows.verl_run import RunFailed, RunFiles, hydra_value, run_environment, verl_command, watch
 
 BUILDING = "building model and data"
+# A tiny model leaves most of a card to others; logical CPUs are counted, not used.
+ON_A_GPU = (
+    "platform=gpu",
+    "trainer.n_gpus_per_node=1",
+    "actor_rollout_ref.rollout.gpu_memory_utilization=0.3",
+    "ray_kwargs.ray_init.num_cpus=32",
+)
+
+
+class Platform(StrEnum):
+    """Where the demo trains."""
+
+    CPU = "cpu"
+    GPU = "gpu"
+
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -47,8 +64,9 @@ def main(
     force: Annotated[bool, typer.Option("--force", help="Replace a finished run in --out.")] = False,
     keep: Annotated[bool, typer.Option("--keep", help="Keep an unfinished run in --out too.")] = False,
     timeout: Annotated[float, typer.Option(min=1, help="Seconds after which the run is ended.")] = 1800,
+    platform: Annotated[Platform, typer.Option(help="gpu trains on one GPU, in the GPU set.")] = Platform.CPU,
 ) -> None:
-    """Build a tiny model, train it with SRPO on this machine's CPU, and say how much better it got."""
+    """Build a tiny model, train it with SRPO on this machine's CPU (or one GPU), and say how much better it got."""
     _stop_like_ctrl_c(signal.SIGTERM, signal.SIGHUP)
     console = Console()
     try:
@@ -61,6 +79,7 @@ def main(
             force=force,
             keep=keep,
             timeout=timeout,
+            platform=platform,
             console=console,
         )
     except (RunFailed, FileExistsError, FileNotFoundError, ValueError) as error:
@@ -81,11 +100,14 @@ def run_demo(
     force: bool = False,
     keep: bool = False,
     timeout: float = 1800,
+    platform: str = "cpu",
     console: Console | None = None,
     command: Sequence[str] | None = None,
     builder: Sequence[str] | None = None,
 ) -> Summary:
     """Build, train, summarise. `command` and `builder` replace the programs that are run (tests)."""
+    if platform == "gpu":
+        overrides = [*ON_A_GPU, *overrides]
     console = console or Console()
     files = RunFiles(claim_folder(out, force=force, keep=keep))
     tiny = files.folder / "tiny"
@@ -93,8 +115,8 @@ def run_demo(
     words = [f"{key}={hydra_value(value)}" for key, value in settings.items()]
     config = compose_config(config_name, [*words, *overrides], resolve=False)
     command = command or verl_command(config_name, settings, overrides)
-    builder = builder or builder_command(tiny, seed)
-    env = {"HF_HUB_OFFLINE": "1", **run_environment(files, cpu=True)}
+    builder = builder or builder_command(tiny, seed, module=config.tiny.get("builder", "workflows.tiny.start"))
+    env = {"HF_HUB_OFFLINE": "1", **run_environment(files, cpu=config.trainer.device == "cpu")}
     mark(files.folder, command=command, seed=seed)
     console.print(f"run folder {files.folder}", highlight=False, markup=False, soft_wrap=True)
 
@@ -112,9 +134,9 @@ def run_demo(
     return summary
 
 
-def builder_command(tiny: Path, seed: int) -> list[str]:
+def builder_command(tiny: Path, seed: int, *, module: str = "workflows.tiny.start") -> list[str]:
     """The program that makes the tiny model and its data in `tiny`."""
-    return [sys.executable, "-m", "workflows.tiny.start", "--out", str(tiny), "--seed", str(seed)]
+    return [sys.executable, "-m", module, "--out", str(tiny), "--seed", str(seed)]
 
 
 def _settings(files: RunFiles, tiny: Path, *, seed: int, steps: int | None) -> Mapping[str, object]:

@@ -30,8 +30,8 @@ def live_metrics(record: Record) -> str:
 class TerminalDisplay(AbstractContextManager["TerminalDisplay"]):
     """A spinner that names the stage, a bar over the steps, and the metrics of the last step."""
 
-    def __init__(self, console: Console, total_steps: int | None):
-        self.total_steps = total_steps
+    def __init__(self, console: Console, total_steps: int | None, ago: float = 0.0):
+        self.total_steps, self._ago = total_steps, ago
         self.progress = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}"),
@@ -44,6 +44,8 @@ class TerminalDisplay(AbstractContextManager["TerminalDisplay"]):
 
     def __enter__(self) -> TerminalDisplay:
         self.progress.start()
+        task = self.progress.tasks[0]
+        task.start_time = (task.start_time or self.progress.get_time()) - self._ago
         return self
 
     def __exit__(
@@ -74,8 +76,8 @@ class TerminalDisplay(AbstractContextManager["TerminalDisplay"]):
 class PlainDisplay(AbstractContextManager["PlainDisplay"]):
     """One line per stage and per step, with the seconds since the start."""
 
-    def __init__(self, console: Console, total_steps: int | None):
-        self.console, self.total_steps, self.started = console, total_steps, time.monotonic()
+    def __init__(self, console: Console, total_steps: int | None, ago: float = 0.0):
+        self.console, self.total_steps, self.started = console, total_steps, time.monotonic() - ago
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
@@ -95,6 +97,6 @@ class PlainDisplay(AbstractContextManager["PlainDisplay"]):
         self.console.print(seconds + text, markup=False, highlight=False, soft_wrap=True)
 
 
-def display(console: Console, total_steps: int | None) -> TerminalDisplay | PlainDisplay:
-    """The display that suits where the output goes."""
-    return (TerminalDisplay if console.is_terminal else PlainDisplay)(console, total_steps)
+def display(console: Console, total_steps: int | None, ago: float = 0.0) -> TerminalDisplay | PlainDisplay:
+    """The display that suits where the output goes; of a run that began `ago` seconds ago."""
+    return (TerminalDisplay if console.is_terminal else PlainDisplay)(console, total_steps, ago)

@@ -27,8 +27,8 @@ class Run:
 
     Attributes:
         records: one per step, ascending; see `merge`.
-        config: resolved config of the last start.
-        record: `run.json` of the last start: versions, seeds, git state, differences from the paper.
+        config: resolved config of the last start, or of the one that was asked for.
+        record: `run.json` of that start: versions, seeds, git state, differences from the paper.
         checkpoints: `trainer.default_local_dir`, the parent of the `global_step_N` folders.
         problems: what of the metrics is missing or could not be read, in words.
     """
@@ -47,10 +47,13 @@ class Run:
         return default if value is None else value
 
 
-def read_run(folder: Path) -> Run:
+def read_run(folder: Path, *, at_step: int | None = None) -> Run:
     """Read a run. Raises FileNotFoundError if the folder holds none, ValueError if its config or record is damaged.
 
     Metrics are read as far as they can be; what is missing is in `problems`.
+
+    Args:
+        at_step: config and record are of the start that trained this step, which a later one may have changed.
     """
     checkpoints = next((place for place in (folder, folder / "checkpoints") if (place / STARTS).is_dir()), None)
     if checkpoints is None:
@@ -66,18 +69,31 @@ def read_run(folder: Path) -> Run:
     problems = [problem for _, found in read for problem in found]
     if not files:
         problems.append("there are no metrics: was `file` in trainer.logger?")
-    record = starts[-1] / "run.json"
+    chosen = len(starts) if at_step is None else _start_of(starts, at_step)
+    start = starts[chosen - 1]
+    record = start / "run.json"
     if not record.is_file():
         problems.append("run.json is missing: versions, git commit and differences from the paper are not known")
     return Run(
         folder=folder,
         records=merge(records for records, _ in read),
-        config=_config(starts[-1] / "config.yaml"),
+        config=_config(start / "config.yaml"),
         record=_record(record) if record.is_file() else {},
-        starts=len(starts),
+        starts=chosen,
         checkpoints=checkpoints,
         problems=problems,
     )
+
+
+def _start_of(starts: list[Path], step: int) -> int:
+    """How many starts there were when `step` was trained; all of them if none has logged it."""
+    for number in range(len(starts), 0, -1):
+        metrics = starts[number - 1] / METRICS
+        records = read_what_can_be_read(metrics)[0] if metrics.is_file() else []
+        trained = [record.step for record in records if not _validation_only(record)]
+        if trained and min(trained) <= step:
+            return number
+    return len(starts)
 
 
 def read_records(folder: Path) -> list[Record]:

@@ -137,53 +137,65 @@ def watch(
 ) -> RunOutcome:
     """Run `command` to its end, or raise RunFailed. On every way out, also Ctrl-C, its processes are gone."""
     files.folder.mkdir(parents=True, exist_ok=True)
-    outcome = RunOutcome(records=[])
-    log, metrics = _LogStages(files.log), MetricsLog(files.metrics)
-    started = stage_started = time.monotonic()
-    memory_read = -1e9
-    stage = STARTING
-    observer.stage(stage)
-
-    def enter(name: str) -> None:
-        nonlocal stage, stage_started
-        if name == stage:
-            return
-        now = time.monotonic()
-        outcome.stage_seconds[stage] = outcome.stage_seconds.get(stage, 0.0) + now - stage_started
-        stage, stage_started = name, now
-        observer.stage(name)
-
+    follower = Follower(files, observer)
+    outcome, started, memory_read = follower.outcome, follower.started, -1e9
     with ProcessTree(command, log=files.log, env=env) as tree:
         while True:
             code = tree.poll()
-            for name in log.read_new():
-                if not outcome.records:
-                    enter(name)
-            if not metrics.path.exists():
-                metrics = MetricsLog(files.metrics)  # the trainer may choose the place when it starts
-            for record in metrics.read_new():
-                enter(TRAINING)
-                outcome.records.append(record)
-                observer.record(record)
+            follower.look()
             if code is not None:
                 break
             now = time.monotonic()
             if now - started > timeout:
                 reason = (
-                    f"not finished after {timeout:.0f} s (--timeout), {now - stage_started:.0f} s of them in this stage"
+                    f"not finished after {timeout:.0f} s (--timeout), {now - follower.stage_started:.0f} s of them in "
+                    f"this stage. The log ends with:\n{_last_lines(files.log)}"
                 )
-                raise RunFailed(_failure(stage, f"{reason}. The log ends with:\n{_last_lines(files.log)}", files.log))
+                raise RunFailed(_failure(follower.stage, reason, files.log))
             if now - memory_read > 5:
                 memory_read = now
                 outcome.peak_memory_bytes = max(outcome.peak_memory_bytes, tree.memory_bytes())
             time.sleep(poll)
         if code != 0:
             text = files.log.read_text(errors="replace")
-            raise RunFailed(_failure(stage, f"{_exit_reason(code)}\n{explain(text)}", files.log))
-        enter(STOPPING)
-    enter("")
+            raise RunFailed(_failure(follower.stage, f"{_exit_reason(code)}\n{explain(text)}", files.log))
+        follower.enter(STOPPING)
+    follower.enter("")
     outcome.total_seconds = time.monotonic() - started
     return outcome
+
+
+class Follower:
+    """Reads what a run writes, as it writes it, and tells an observer: for whoever runs it, and for who only looks."""
+
+    def __init__(self, files: RunFiles, observer: Observer):
+        self.outcome = RunOutcome(records=[])
+        self.stage = STARTING
+        self.started = self.stage_started = time.monotonic()
+        self._files, self._observer = files, observer
+        self._log, self._metrics = _LogStages(files.log), MetricsLog(files.metrics)
+        observer.stage(self.stage)
+
+    def enter(self, name: str) -> None:
+        """A stage begins, "" after the last."""
+        if name == self.stage:
+            return
+        now, seconds = time.monotonic(), self.outcome.stage_seconds
+        seconds[self.stage] = seconds.get(self.stage, 0.0) + now - self.stage_started
+        self.stage, self.stage_started = name, now
+        self._observer.stage(name)
+
+    def look(self) -> None:
+        """What is new since the last look."""
+        for name in self._log.read_new():
+            if not self.outcome.records:
+                self.enter(name)
+        if not self._metrics.path.exists():
+            self._metrics = MetricsLog(self._files.metrics)  # the trainer may choose the place when it starts
+        for record in self._metrics.read_new():
+            self.enter(TRAINING)
+            self.outcome.records.append(record)
+            self._observer.record(record)
 
 
 class _LogStages:

@@ -1,6 +1,15 @@
 """The typed `srpo.*` settings, the checks made before anything starts, and one small YAML per method."""
 
-from srpo_verl.config.methods import METHODS, method_settings
+from srpo_verl.config.methods import FAMILY, METHODS, inherits, method_settings
 from srpo_verl.config.schema import SRPOConfig, TeacherConfig, WatchdogConfig, settings
 
-__all__ = ["METHODS", "SRPOConfig", "TeacherConfig", "WatchdogConfig", "method_settings", "settings"]
+__all__ = [
+    "FAMILY",
+    "METHODS",
+    "SRPOConfig",
+    "TeacherConfig",
+    "WatchdogConfig",
+    "inherits",
+    "method_settings",
+    "settings",
+]

@@ -38,7 +38,7 @@ def check_file(
     """Columns, their types, and each row's conversation. Reads the file once, a batch of rows at a time.
 
     Args:
-        columns: further ones that must be there, each with the provider that reads it.
+        columns: further ones that must be there, or keys in them (`column.key`), each with the provider that reads it.
     """
     report = FileReport()
     try:
@@ -46,8 +46,7 @@ def check_file(
             report.rows = file.metadata.num_rows
             report.problems = list(_columns(file.schema_arrow, prompt_key, source_key))
             for column, provider in (columns or {}).items():
-                if column not in file.schema_arrow.names:
-                    report.problems.append(f"lacks the column {column}, which srpo.providers={provider} reads")
+                report.problems += _lacking(file.schema_arrow, column, provider)
             if report.rows == 0:
                 report.problems.append("has no rows")
             if not report.problems:
@@ -55,6 +54,25 @@ def check_file(
     except (pa.lib.ArrowException, OSError, UnicodeDecodeError) as error:
         report.problems = [f"cannot be read as parquet: {error}"]
     return report
+
+
+def _lacking(schema: pa.Schema, column: str, provider: str) -> list[str]:
+    """Why there is no such column, or no such key in it; `column` may be `column.key`."""
+    if column in schema.names:
+        return []
+    top, *keys = column.split(".")
+    if top not in schema.names:
+        return [f"lacks the column {top}, which srpo.providers={provider} reads"]
+    kind = schema.field(top).type
+    for key in keys:
+        names = [kind.field(i).name for i in range(kind.num_fields)] if pa.types.is_struct(kind) else []
+        if key not in names or pa.types.is_null(kind.field(key).type):
+            return [
+                f"has no {column}, which srpo.providers={provider} reads (srpo.options.{provider} may say where it "
+                f"is): {top} has {', '.join(names) or 'no keys'}"
+            ]
+        kind = kind.field(key).type
+    return []
 
 
 def _columns(schema: pa.Schema, prompt_key: str, source_key: str) -> Iterator[str]:

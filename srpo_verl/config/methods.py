@@ -1,4 +1,4 @@
-"""The methods of the paper: the name of each one's YAML here, its title in tables, and its settings."""
+"""The methods: the name of each one's YAML here, its title in tables, and its settings."""
 
 from __future__ import annotations
 
@@ -17,6 +17,21 @@ METHODS = {
     "sdpo_correct_only": "SDPO, correct only",
     "sdpo_incorrect_only": "SDPO, incorrect only",
 }
+# Of other papers, and a control; docs/family.md says what each is.
+FAMILY = {
+    "opsd": "OPSD",
+    "i_sdpo": "I-SDPO",
+    "sc_sdpo": "SC-SDPO",
+    "rlsd": "RLSD",
+    "rlrt": "RLRT",
+    "sdpg": "SDPG",
+    "ssopd": "SSOPD",
+    "demopsd": "DemoPSD",
+    "drift": "DRIFT",
+    "rlcsd": "RLCSD",
+    "srpo_sign_routed": "SRPO, routed by sign",
+    "grpo_ema_kl": "GRPO, KL to its EMA",
+}
 
 
 def method_settings(name: str) -> dict[str, Any]:
@@ -25,9 +40,30 @@ def method_settings(name: str) -> dict[str, Any]:
     Raises:
         ValueError: no method has this name.
     """
-    if name not in METHODS:
-        raise ValueError(f"unknown method {name!r}: choose one of {', '.join(METHODS)}")
     if name == "srpo":
         return {}
-    content = yaml.safe_load(files("srpo_verl.config").joinpath(f"{name}.yaml").read_text())
-    return {**method_settings(content["defaults"][0]), **content.get("srpo", {})}
+    content = _content(name)
+    return _merged(method_settings(content["defaults"][0]), content.get("srpo", {}))
+
+
+def inherits(name: str) -> str:
+    """The method whose config that of `name` begins with; for `srpo`, which begins with none, it is a ValueError.
+
+    Raises:
+        ValueError: no method has this name, or it is `srpo`.
+    """
+    if name == "srpo":
+        raise ValueError("srpo inherits from no method: ask about another one.")
+    return _content(name)["defaults"][0]
+
+
+def _content(name: str) -> dict[str, Any]:
+    if name not in METHODS | FAMILY:
+        raise ValueError(f"unknown method {name!r}: choose one of {', '.join(METHODS | FAMILY)}")
+    return yaml.safe_load(files("srpo_verl.config").joinpath(f"{name}.yaml").read_text())
+
+
+def _merged(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """`one` with what `other` says, node by node."""
+    both = [key for key in one.keys() & other.keys() if isinstance(one[key], dict)]
+    return {**one, **other, **{key: _merged(one[key], other[key]) for key in both}}

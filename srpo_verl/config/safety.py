@@ -1,4 +1,4 @@
-"""The `srpo.checkpoint.*` and `srpo.guards.*` keys."""
+"""The `srpo.checkpoint.*`, `srpo.lease.*`, `srpo.guards.*` and `srpo.watchdog.*` keys."""
 
 from __future__ import annotations
 
@@ -15,6 +15,20 @@ class CheckpointConfig:
     keep_best: bool = True
     # Resume although the training data changed, and read the new data from its beginning.
     restart_data: bool = False
+    # Seconds that a run that is told to end (SIGTERM, SIGUSR1) goes on for, to reach its step's end and save it.
+    grace: float = 300.0
+
+
+@dataclass
+class LeaseConfig:
+    """Whose the run's folder is. Seconds; see `srpo_verl.base.lease`."""
+
+    # Between two signs of life.
+    interval: float = 5.0
+    # Without a sign for so long: to other hosts the run is dead, and the run itself, once it wakes, stops.
+    timeout: float = 180.0
+    # Which start this is. Drawn anew by each; leave it null.
+    run: str | None = None
 
 
 @dataclass
@@ -38,3 +52,26 @@ class GuardsConfig:
     branch_gradient: int = 5
     # Steps of the running means that format, entropy, length and accuracy are compared by.
     window: int = 20
+
+
+@dataclass
+class WatchdogConfig:
+    """Seconds after which a wait ends the run, with a report. 0: no limit."""
+
+    # Seconds between two looks. 0: no watchdog.
+    interval: float = 5.0
+    # Loading model and engines.
+    startup: float = 3600.0
+    # All rollouts of a batch, with their verdicts.
+    gen: float = 7200.0
+    # One pass over the validation set.
+    testing: float = 14400.0
+    # Each of the stages that compute: log-probs, teacher, advantages, update.
+    compute: float = 7200.0
+    # The actor's weights on their way to the rollout engine.
+    update_weights: float = 1800.0
+    save_checkpoint: float = 3600.0
+    # One call of a tool: it then counts as failed, the model reads so, the rollout goes on.
+    tool: float = 300.0
+    # One verdict of the reward function: the rollout then counts as failed, the run goes on.
+    reward: float = 600.0

@@ -47,7 +47,8 @@ def leave_one_out_advantages(scores: torch.Tensor, groups: torch.Tensor) -> torc
     """r_i - mean of the other rewards of the group (RLOO, arXiv 2402.14740).
 
     Args:
-        scores, groups: as for `group_advantages`.
+        scores: as for `group_advantages`.
+        groups: likewise.
 
     Returns:
         (N,), the dtype of the scores: G / (G - 1) times the group-mean advantage; the score in a group of one.

@@ -17,7 +17,14 @@ from collections.abc import Callable
 
 import torch
 
-__all__ = ["Divergence", "generalized_jsd", "topk_divergence"]
+__all__ = [
+    "Divergence",
+    "barycenter_divergence",
+    "generalized_jsd",
+    "mixed_kl",
+    "require_finite",
+    "topk_divergence",
+]
 
 Divergence = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """(student, teacher) -> values: log-probs (..., B) of B buckets that hold all the mass, to (...), in nats."""
@@ -29,10 +36,21 @@ _LOG_FLOOR = -1e4
 _MAX_LOG_MASS = -1e-7
 
 
-def generalized_jsd(alpha: float = 0.5) -> Divergence:
-    """The divergence above; 0 is KL(T || S), 1 is KL(S || T), 0.5 Jensen-Shannon. Raises ValueError outside [0, 1]."""
+def generalized_jsd(alpha: float = 0.5, *, entry_clip: float | None = None) -> Divergence:
+    """The divergence above; 0 is KL(T || S), 1 is KL(S || T), 0.5 Jensen-Shannon.
+
+    Args:
+        alpha: in [0, 1].
+        entry_clip: the most that one bucket may add to a token's value, in nats (OPSD, arXiv 2601.18734); a bucket
+            beyond it has no gradient. None: no limit.
+
+    Raises:
+        ValueError: alpha outside [0, 1], or a limit that is not positive.
+    """
     if not 0.0 <= alpha <= 1.0:
         raise ValueError(f"alpha must lie in [0, 1] (0.5 is Jensen-Shannon), not {alpha}.")
+    if entry_clip is not None:
+        return _clipped_jsd(alpha, entry_clip)
     if alpha == 0.0:
         return lambda student, teacher: _kl(teacher, student)
     if alpha == 1.0:
@@ -41,6 +59,36 @@ def generalized_jsd(alpha: float = 0.5) -> Divergence:
     def divergence(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
         mixture = torch.logaddexp(student + math.log1p(-alpha), teacher + math.log(alpha))
         return (1.0 - alpha) * _kl(student, mixture) + alpha * _kl(teacher, mixture)
+
+    return divergence
+
+
+def mixed_kl(alpha: float = 0.5) -> Divergence:
+    """(1 - alpha) KL(T || S) + alpha KL(S || T), without a middle (I-SDPO, arXiv 2608.12957)."""
+    if not 0.0 <= alpha <= 1.0:
+        raise ValueError(f"alpha must lie in [0, 1], not {alpha}.")
+    return lambda student, teacher: (1.0 - alpha) * _kl(teacher, student) + alpha * _kl(student, teacher)
+
+
+def barycenter_divergence(alpha_max: float, sensitivity: float) -> Divergence:
+    """KL(S || target), the target being between teacher and student, nearer to the student where they disagree.
+
+        d = JSD(S, T),   a = 2 alpha_max (sigmoid(sensitivity d) - 1/2),   target ~ T^(1 - a) S^a
+
+    Nothing but the first S has a gradient (DemoPSD, arXiv 2607.02502, equations 7 to 12).
+
+    Raises:
+        ValueError: alpha_max outside [0, 1], or a negative sensitivity.
+    """
+    if not (0.0 <= alpha_max <= 1.0 and sensitivity >= 0.0):
+        raise ValueError(f"alpha_max={alpha_max} must lie in [0, 1], sensitivity={sensitivity} must not be negative.")
+
+    def divergence(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+        fixed = student.detach()
+        disagreement = jensen_shannon(fixed, teacher).unsqueeze(-1)
+        a = 2.0 * alpha_max * (torch.sigmoid(sensitivity * disagreement) - 0.5)
+        target = torch.log_softmax((1.0 - a) * teacher + a * fixed, dim=-1)
+        return _kl(student, target)
 
     return divergence
 
@@ -87,6 +135,13 @@ def topk_divergence(
     return values
 
 
+def require_finite(what: str, tensor: torch.Tensor) -> None:
+    """Raises ValueError if one of the values (`what` says of what) is not finite. Waits for the device."""
+    wrong = int((~torch.isfinite(tensor)).sum())
+    if wrong:
+        raise ValueError(f"{wrong} of {tensor.numel()} {what} of the divergence are not finite.")
+
+
 def _buckets(log_probs: torch.Tensor, add_tail: bool) -> torch.Tensor:
     """(..., K) -> (..., K + 1) with the tail bucket, or (..., K) renormalised."""
     log_probs = log_probs.clamp(min=_LOG_FLOOR)
@@ -97,5 +152,26 @@ def _buckets(log_probs: torch.Tensor, add_tail: bool) -> torch.Tensor:
     return torch.cat([log_probs, tail], dim=-1)
 
 
+def _clipped_jsd(alpha: float, limit: float) -> Divergence:
+    if not limit > 0:
+        raise ValueError(f"entry_clip must be positive, not {limit}.")
+
+    def divergence(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+        if alpha == 0.0:
+            entries = _kl_entries(teacher, student)
+        elif alpha == 1.0:
+            entries = _kl_entries(student, teacher)
+        else:
+            mixture = torch.logaddexp(student + math.log1p(-alpha), teacher + math.log(alpha))
+            entries = (1.0 - alpha) * _kl_entries(student, mixture) + alpha * _kl_entries(teacher, mixture)
+        return entries.clamp(max=limit).sum(-1)
+
+    return divergence
+
+
+def _kl_entries(log_p: torch.Tensor, log_q: torch.Tensor) -> torch.Tensor:
+    return log_p.exp() * (log_p - log_q)
+
+
 def _kl(log_p: torch.Tensor, log_q: torch.Tensor) -> torch.Tensor:
-    return (log_p.exp() * (log_p - log_q)).sum(-1)
+    return _kl_entries(log_p, log_q).sum(-1)

@@ -14,7 +14,8 @@ import math
 import torch
 from torch.autograd.function import once_differentiable
 
-from .divergence import Divergence, jensen_shannon, topk_divergence
+from .divergence import Divergence, jensen_shannon, require_finite, topk_divergence
+from .listed_log_probs import graph_is_retained
 from .rows import check_selection, compute_dtype, pieces
 
 __all__ = ["logit_divergence"]
@@ -47,9 +48,10 @@ def logit_divergence(
         teacher_log_probs: (R, K), float; full-vocabulary log-probs of the teacher at these ids.
         divergence, add_tail: as for `topk_divergence`; any differentiable function of the buckets.
         chunk_size: the most rows per piece; changes memory and speed only. On a CPU pieces are smaller (`rows.py`).
-        sparse_gradient: hand the (R, V) buffer over as a sparse gradient instead of a dense (T, V) one. Autograd adds
-            it in place to the dense gradient of another loss on the same logits. Without such a loss the gradient
-            stays sparse, which few operations take; not even a view between the logits and this function does.
+        sparse_gradient: hand the (R, V) buffer over as a sparse gradient instead of a dense (T, V) one; `rows` must
+            ascend. Autograd adds it in place to the dense gradient of another loss on the same logits. Without such a
+            loss the gradient stays sparse, which few operations take; not even a view between the logits and this
+            function does.
         check_finite: look at every value and slope, for a divergence that nobody has proven; waits for the device.
 
     Returns:
@@ -109,7 +111,8 @@ class _LogitDivergence(torch.autograd.Function):
             values = of_log_probs(student, teacher)
             (slope,) = torch.autograd.grad(values.sum(), student)
         if check_finite:
-            _require_finite(values, slope)
+            require_finite("values", values)
+            require_finite("slopes", slope)
         total = slope.sum(-1, keepdim=True)
         # The entries of the K ids, where two terms nearly cancel: a softmax in a narrow dtype could not give them.
         listed = slope - total * student.detach().exp()
@@ -121,7 +124,7 @@ class _LogitDivergence(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad_output):
         rows, topk_ids, gradient, listed, total = ctx.saved_tensors
-        if _graph_is_retained():
+        if graph_is_retained():
             gradient = gradient.clone()
         scale = grad_output.unsqueeze(-1)
         _scale_rows(gradient, -total * scale)
@@ -130,7 +133,8 @@ class _LogitDivergence(torch.autograd.Function):
         gradient.index_put_(places, (listed * scale).to(gradient.dtype))
         if ctx.sparse_gradient:
             places = torch.stack([torch.zeros_like(rows), rows])[-(len(ctx.shape) - 1) :]
-            whole = torch.sparse_coo_tensor(places, gradient, ctx.shape, check_invariants=False)
+            # Each row once, in order: a GPU then adds rows, where it would add numbers one by one, by atomics.
+            whole = torch.sparse_coo_tensor(places, gradient, ctx.shape, check_invariants=False, is_coalesced=True)
         else:
             whole = _over_all_rows(gradient, rows, ctx.shape[-2]).view(ctx.shape)
         return whole, *[None] * 8
@@ -167,16 +171,3 @@ def _over_all_rows(gradient: torch.Tensor, rows: torch.Tensor, length: int) -> t
     if rows.shape[0] == length and torch.equal(rows, torch.arange(length, device=rows.device)):
         return gradient
     return gradient.new_zeros((length, gradient.shape[1])).index_copy_(0, rows, gradient)
-
-
-def _require_finite(values: torch.Tensor, slope: torch.Tensor) -> None:
-    for what, tensor in (("values", values), ("slopes", slope)):
-        wrong = int((~torch.isfinite(tensor)).sum())
-        if wrong:
-            raise ValueError(f"{wrong} of {tensor.numel()} {what} of the divergence are not finite.")
-
-
-def _graph_is_retained() -> bool:
-    """Whether the running backward pass may be followed by another one through the same graph."""
-    ask = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", None)
-    return True if ask is None else ask()

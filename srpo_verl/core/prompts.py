@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Protocol
 
 from .template import (
     control_ids,
@@ -42,6 +42,7 @@ SECTIONS: Mapping[str, str] = MappingProxyType(
     {
         "sibling": "\nCorrect solution:\n\n{text}",
         "feedback": "\nThe following is feedback from your unsuccessful earlier attempt:\n\n{text}",
+        "tool_feedback": "\nThese calls of your unsuccessful earlier attempt failed:\n\n{text}",
     }
 )
 """How what a provider gives stands in it."""
@@ -61,6 +62,8 @@ class TeacherPrompt:
         dropped_tokens: how many of its tokens were dropped.
         kept_tokens: how many of its tokens remain, at least one; None when all of it is there.
         spliced: whether the inserted text was tokenised apart from the template (too long, or it held special tokens).
+        dropped_turns: how many turns of the model's are left out of a demonstration of several.
+        shortened_results: how many of its tool results have lost their middle.
     """
 
     input_ids: list[int]
@@ -68,6 +71,8 @@ class TeacherPrompt:
     dropped_tokens: int = 0
     kept_tokens: int | None = None
     spliced: bool = False
+    dropped_turns: int = 0
+    shortened_results: int = 0
 
 
 def strip_thinking(text: str) -> str:
@@ -107,7 +112,7 @@ def teacher_messages(
         New dicts; the input is not changed.
     """
     parts = PromptParts.of(messages, information, template=template, system_prompt=system_prompt)
-    return parts.messages(parts.inserted)
+    return parts.whole()
 
 
 @dataclass(frozen=True)
@@ -161,6 +166,10 @@ class PromptParts:
         frame[-1] += after
         return cls(conversation, last_user, tuple(frame), [without_lone_surrogates(text) for _, text in information])
 
+    def whole(self) -> list[dict[str, Any]]:
+        """The conversation with all of the texts."""
+        return self.messages(self.inserted)
+
     def messages(self, inserted: Sequence[str]) -> list[dict[str, Any]]:
         """The conversation with these texts in place of `self.inserted`."""
         # Concatenation, not str.format: braces in the question or in a solution are text.
@@ -170,10 +179,42 @@ class PromptParts:
             for index, message in enumerate(self.conversation)
         ]
 
+    def fitted(
+        self, tokenizer: Any, ids: list[int], max_length: int, kwargs: Mapping[str, Any]
+    ) -> TeacherPrompt | None:
+        """`ids`, the whole prompt, if they will do; else pieces of it."""
+        scaffold = split_template(tokenizer, self.messages, len(self.inserted), kwargs)
+        controls = control_ids(tokenizer, ending=scaffold[-1])
+        if len(ids) <= max_length and not holds_controls(ids, scaffold, controls):
+            return TeacherPrompt(ids)
+
+        first, *others = [plain_text_ids(tokenizer, text, controls) for text in self.inserted]
+        budget = max_length - sum(map(len, scaffold)) - sum(map(len, others))
+        kept = last_tokens(tokenizer, first, max(budget, 0))
+        if budget < 0 or (first and not kept):
+            return None
+        ids = list(scaffold[0])
+        for piece, following in zip([kept, *others], scaffold[1:], strict=True):
+            ids += piece + following
+        dropped = len(first) - len(kept)
+        return TeacherPrompt(ids, truncated=dropped > 0, dropped_tokens=dropped, kept_tokens=len(kept), spliced=True)
+
+
+class Fittable(Protocol):
+    """A prompt that can be made to fit: `PromptParts`, `TurnPrompt`."""
+
+    def whole(self) -> list[dict[str, Any]]:
+        """The messages with all that is to be shown."""
+
+    def fitted(
+        self, tokenizer: Any, ids: list[int], max_length: int, kwargs: Mapping[str, Any]
+    ) -> TeacherPrompt | None:
+        """`ids`, the rendered whole, or pieces of it, at most `max_length` tokens; None if that cannot be."""
+
 
 def teacher_prompt_ids(
     tokenizer: Any,
-    prompts: Sequence[PromptParts],
+    prompts: Sequence[Fittable],
     *,
     max_length: int,
     chat_template_kwargs: Mapping[str, Any] | None = None,
@@ -181,14 +222,14 @@ def teacher_prompt_ids(
     """Token ids of teacher prompts, generation prompt included, at most `max_length` of them each.
 
     If everything fits and the inserted text spells no control tokens, these are exactly the ids of
-    `apply_chat_template(teacher_messages(...), add_generation_prompt=True)`. Otherwise the template is rendered around
+    `apply_chat_template(parts.whole(), add_generation_prompt=True)`. Otherwise the template is rendered around
     a placeholder, and the inserted text is tokenised apart, as plain text, and put in its place, shortened if it must
     be. What is kept of it is its END: there stand the final answer of a solution and the error of a trace.
 
     Args:
         tokenizer: a Hugging Face tokenizer with a chat template. It gets all prompts in one call, which a fast one
             spreads over the processor's cores.
-        prompts: the first text of each is what shrinks.
+        prompts: of `PromptParts` the first text is what shrinks; what shrinks of a `TurnPrompt` is said there.
         max_length: the most tokens a prompt may have.
         chat_template_kwargs: passed to the chat template, for instance `{"enable_thinking": False}`.
 
@@ -200,32 +241,11 @@ def teacher_prompt_ids(
             place to insert cannot be found.
     """
     kwargs = dict(chat_template_kwargs or {})
-    whole = render_ids(tokenizer, [parts.messages(parts.inserted) for parts in prompts], kwargs)
-    return [_fitted(tokenizer, *pair, max_length, kwargs) for pair in zip(prompts, whole, strict=True)]
+    whole = render_ids(tokenizer, [parts.whole() for parts in prompts], kwargs)
+    return [parts.fitted(tokenizer, ids, max_length, kwargs) for parts, ids in zip(prompts, whole, strict=True)]
 
 
-def _fitted(
-    tokenizer: Any, parts: PromptParts, ids: list[int], max_length: int, kwargs: Mapping[str, Any]
-) -> TeacherPrompt | None:
-    """`ids`, the whole prompt, if they will do; else pieces of it."""
-    scaffold = split_template(tokenizer, parts.messages, len(parts.inserted), kwargs)
-    controls = control_ids(tokenizer, ending=scaffold[-1])
-    if len(ids) <= max_length and not holds_controls(ids, scaffold, controls):
-        return TeacherPrompt(ids)
-
-    first, *others = [plain_text_ids(tokenizer, text, controls) for text in parts.inserted]
-    budget = max_length - sum(map(len, scaffold)) - sum(map(len, others))
-    kept = _last_tokens(tokenizer, first, max(budget, 0))
-    if budget < 0 or (first and not kept):
-        return None
-    ids = list(scaffold[0])
-    for piece, following in zip([kept, *others], scaffold[1:], strict=True):
-        ids += piece + following
-    dropped = len(first) - len(kept)
-    return TeacherPrompt(ids, truncated=dropped > 0, dropped_tokens=dropped, kept_tokens=len(kept), spliced=True)
-
-
-def _last_tokens(tokenizer: Any, ids: list[int], budget: int) -> list[int]:
+def last_tokens(tokenizer: Any, ids: list[int], budget: int) -> list[int]:
     """The last `budget` ids, less what a cut through a UTF-8 character leaves of it (at most three tokens)."""
     if len(ids) <= budget:
         return ids
@@ -234,6 +254,18 @@ def _last_tokens(tokenizer: Any, ids: list[int], budget: int) -> list[int]:
         if not kept or not tokenizer.decode(kept[:4]).startswith("\ufffd"):
             break
         kept = kept[1:]
+    return kept
+
+
+def first_tokens(tokenizer: Any, ids: list[int], budget: int) -> list[int]:
+    """The first `budget` ids, less what a cut through a UTF-8 character leaves of it (at most three tokens)."""
+    if len(ids) <= budget:
+        return ids
+    kept = ids[:budget]
+    for _ in range(3):
+        if not kept or not tokenizer.decode(kept[-4:]).endswith("\ufffd"):
+            break
+        kept = kept[:-1]
     return kept
 
 

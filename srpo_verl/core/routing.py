@@ -14,41 +14,18 @@ nobody without teacher information is distilled.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 
 from .groups import check_scores, group_ids
+from .rollouts import Rollouts, Shown, checked_contrast, checked_information, checked_share
 
-__all__ = ["PROVIDERS", "RULES", "GroupStatistics", "Rollouts", "Routing", "group_statistics", "route"]
-
-
-@dataclass(frozen=True)
-class Rollouts:
-    """What rules and providers see: the N rollouts that count, in the given order.
-
-    Attributes:
-        scores: (N,), any float dtype; the verdicts.
-        correct: bool (N,), c.
-        groups: int64 (N,), equal for the rollouts of one prompt; numbered from 0.
-        feedback: N texts or None, what the grader said.
-        columns: N mappings, the columns of the data set that a provider asked for.
-    """
-
-    scores: torch.Tensor
-    correct: torch.Tensor
-    groups: torch.Tensor
-    feedback: tuple[str | None, ...]
-    columns: tuple[Mapping[str, Any], ...]
-
-    def __len__(self) -> int:
-        return self.scores.numel()
+__all__ = ["PROVIDERS", "RULES", "GroupStatistics", "Routing", "group_statistics", "route"]
 
 
-Shown: TypeAlias = torch.Tensor | Sequence[str | None]
-"""What a provider answers: int64 (N,), the sibling whose response is shown, -1 for none; or N texts or None."""
 Provider = Callable[[Rollouts], Shown]
 Rule = Callable[[Rollouts, torch.Tensor], torch.Tensor]
 
@@ -74,9 +51,9 @@ def nothing(rollouts: Rollouts, available: torch.Tensor) -> torch.Tensor:
 
 
 def sibling(rollouts: Rollouts) -> torch.Tensor:
-    """The first correct sibling, self excluded (Table 6)."""
+    """The first correct sibling, self excluded (Table 6); of those that can be shown."""
     groups = int(rollouts.groups.max()) + 1 if len(rollouts) else 0
-    return _first_correct_sibling(rollouts.correct, rollouts.groups, groups)
+    return _first_correct_sibling(rollouts.correct & rollouts.showable, rollouts.groups, groups)
 
 
 def feedback(rollouts: Rollouts) -> Sequence[str | None]:
@@ -104,8 +81,12 @@ class Routing:
         correct: bool (N,), c.
         provider: int64 (N,), index into `providers`; -1 where there is no teacher information.
         providers: the names of the sources, in order of preference.
+        asked: bool (N,); whom the teacher is asked about: all that are distilled, and those of the rule `also_asked`.
+        contrast: int64 (N, M), siblings that the teacher is shown in further passes, -1 for none.
+        seen: what rules and providers saw, the rollouts that count.
+        inside: int64, the place of each of these among the N.
 
-    For an excluded rollout all of these are 0, False, None or -1.
+    For an excluded rollout all of the first ones are 0, False, None or -1.
     """
 
     share: torch.Tensor
@@ -114,6 +95,10 @@ class Routing:
     correct: torch.Tensor
     provider: torch.Tensor
     providers: tuple[str, ...]
+    asked: torch.Tensor
+    contrast: torch.Tensor
+    seen: Rollouts
+    inside: torch.Tensor
 
     @property
     def to_sdpo(self) -> torch.Tensor:
@@ -146,6 +131,14 @@ def route(
     feedback: Sequence[str | None] | None = None,
     columns: Sequence[Mapping[str, Any]] | None = None,
     exclude: torch.Tensor | None = None,
+    not_shown: torch.Tensor | None = None,
+    also_asked: Rule = nothing,
+    contrast: Provider | None = None,
+    lengths: Sequence[int] | None = None,
+    responses: Sequence[str | None] | None = None,
+    questions: Sequence[str] | None = None,
+    states: Mapping[str, Any] | None = None,
+    step: int = 1,
 ) -> Routing:
     """Route every rollout to the GRPO or the SDPO branch (Table 7) and pick what its teacher is shown (Table 6).
 
@@ -158,13 +151,22 @@ def route(
         feedback: N texts or None, for the providers.
         columns: N mappings, for the providers.
         exclude: bool (N,); rollouts that the grader could not decide, or padding. No rule and no provider sees them.
+        not_shown: bool (N,); rollouts whose response holds nothing to read. They are routed as any other.
+        also_asked: which rollouts the teacher is asked about besides those that are distilled; as `rule`.
+        contrast: a provider of int64 (N, M): siblings for further passes of the teacher, one after the other.
+        lengths: N, as of `Rollouts`; the other four too.
+        responses: N texts or None.
+        questions: N names.
+        states: by name.
+        step: from 1.
 
     Returns:
         `Routing`. With our own rules and providers linear in N.
 
     Raises:
         ValueError: wrong lengths, a NaN score that is not excluded, feedback that is not a text; a rule or a provider
-            whose answer has another form than said above, or that shows a rollout to itself or to another prompt's.
+            whose answer has another form than said above, or that shows a rollout to itself or to another prompt's, or
+            one with nothing to read.
     """
     scores, counted = check_scores(scores, exclude)
     ids, _ = group_ids(groups, scores.numel(), device=scores.device)
@@ -177,38 +179,50 @@ def route(
         groups=seen_ids,
         feedback=_per_rollout("feedback", feedback, None, len(counted), places),
         columns=_per_rollout("columns", columns, {}, len(counted), places),
+        showable=_showable(not_shown, scores)[inside],
+        lengths=torch.tensor(_per_rollout("lengths", lengths, 0, len(counted), places), dtype=torch.int64),
+        responses=_per_rollout("responses", responses, None, len(counted), places),
+        questions=_per_rollout("questions", questions, "", len(counted), places),
+        states=states or {},
+        step=step,
     )
-
-    def copied() -> Rollouts:
-        """For each function its own: what it does to them must not reach the checks, or the next one."""
-        return replace(seen, scores=seen.scores.clone(), correct=seen.correct.clone(), groups=seen.groups.clone())
 
     demonstration = torch.full_like(seen.groups, -1)
     provider = demonstration.clone()
     texts: list[str | None] = [None] * len(seen)
     for index, (name, provide) in enumerate(providers.items()):
-        siblings, said = _checked_information(name, provide(copied()), seen)
+        siblings, said = checked_information(name, provide(seen.copied()), seen)
         has_text = torch.tensor([text is not None for text in said], dtype=torch.bool, device=provider.device)
         takes = (provider < 0) & ((siblings >= 0) | has_text)
         provider[takes] = index
         demonstration[takes] = siblings[takes]
         texts = [new if take else old for new, old, take in zip(said, texts, takes.tolist(), strict=True)]
-    share = _checked_share(rule(copied(), provider >= 0), seen) * (provider >= 0)
+    share = checked_share(rule(seen.copied(), provider >= 0), seen) * (provider >= 0)
+    asked = (share > 0) | ((checked_share(also_asked(seen.copied(), provider >= 0), seen) > 0) & (provider >= 0))
+    others = checked_contrast(contrast(seen.copied()), seen) if contrast else seen.groups.new_empty((len(seen), 0))
+    others = torch.where(asked.unsqueeze(-1), others, -1)
 
     def over_all(values: torch.Tensor, otherwise: float) -> torch.Tensor:
-        return values.new_full((scores.numel(),), otherwise).index_copy_(0, inside, values)
+        full = values.new_full((scores.numel(), *values.shape[1:]), otherwise)
+        return full.index_copy_(0, inside, values)
+
+    def place_of(siblings: torch.Tensor) -> torch.Tensor:
+        return torch.where(siblings >= 0, inside[siblings.clamp(min=0)] if len(seen) else -1, -1)
 
     of_all: list[str | None] = [None] * scores.numel()
     for place, text in zip(places, texts, strict=True):
         of_all[place] = text
-    shown = torch.where(demonstration >= 0, inside[demonstration.clamp(min=0)] if len(seen) else -1, -1)
     return Routing(
         share=over_all(share, 0.0),
-        demonstration=over_all(shown, -1),
+        demonstration=over_all(place_of(demonstration), -1),
         texts=tuple(of_all),
         correct=over_all(seen.correct, False),
         provider=over_all(provider, -1),
         providers=tuple(providers),
+        asked=over_all(asked, False),
+        contrast=over_all(place_of(others), -1),
+        seen=seen,
+        inside=inside,
     )
 
 
@@ -223,7 +237,9 @@ def group_statistics(
 
     Args:
         scores: (N,), scores to compare with `threshold`, or a bool tensor that already says which are correct.
-        groups, threshold, exclude: as for `route`; a group of excluded rollouts only is not counted.
+        groups: as for `route`.
+        threshold: likewise.
+        exclude: likewise; a group of excluded rollouts only is not counted.
 
     Raises:
         ValueError: as `route`.
@@ -261,6 +277,16 @@ def _first_correct_sibling(correct: torch.Tensor, ids: torch.Tensor, n_groups: i
     return torch.where(sibling == none, -1, sibling)
 
 
+def _showable(not_shown: torch.Tensor | None, scores: torch.Tensor) -> torch.Tensor:
+    if not_shown is None:
+        return torch.ones(scores.shape, dtype=torch.bool, device=scores.device)
+    if not_shown.shape != scores.shape:
+        raise ValueError(
+            f"not_shown must have one entry per rollout, {tuple(scores.shape)}, not {tuple(not_shown.shape)}."
+        )
+    return ~not_shown.to(scores.device).bool()
+
+
 def _per_rollout(name: str, values: Sequence[Any] | None, missing: Any, count: int, places: Sequence[int]) -> tuple:
     """The entries of the rollouts that count; checked."""
     if values is None:
@@ -268,38 +294,3 @@ def _per_rollout(name: str, values: Sequence[Any] | None, missing: Any, count: i
     if isinstance(values, str) or len(values) != count:
         raise ValueError(f"{name} must be a sequence of {count} entries, one per rollout; pass a list of that length.")
     return tuple(values[place] for place in places)
-
-
-def _checked_information(name: str, shown: Any, seen: Rollouts) -> tuple[torch.Tensor, list[str | None]]:
-    """Siblings (N,) int64 and texts, of which one says nothing."""
-    count = len(seen)
-    if isinstance(shown, torch.Tensor):
-        if shown.shape != (count,) or shown.dtype != torch.int64:
-            raise ValueError(
-                f"provider {name} must give int64 ({count},) or {count} texts, not {shown.dtype} {tuple(shown.shape)}."
-            )
-        there = shown >= 0
-        if bool((shown < -1).any() or (shown >= count).any()):
-            raise ValueError(f"provider {name} names a rollout outside 0..{count - 1}; -1 stands for none.")
-        itself = there & (shown == torch.arange(count, device=shown.device))
-        stranger = there & (seen.groups[shown.clamp(min=0)] != seen.groups if count else there)
-        for wrong, what in ((itself, "to itself"), (stranger, "a rollout of another prompt")):
-            if wrong.any():
-                raise ValueError(f"provider {name} shows rollout {int(wrong.nonzero()[0])} {what}.")
-        return shown, [None] * count
-    if isinstance(shown, str | bytes) or not isinstance(shown, Sequence) or len(shown) != count:
-        raise ValueError(f"provider {name} must give a sequence of {count} texts or None, one per rollout it sees.")
-    for row, text in enumerate(shown):
-        if text is not None and not isinstance(text, str):
-            raise ValueError(f"the {name} of rollout {row} is a {type(text).__name__}; it must be a text or None.")
-    return torch.full_like(seen.groups, -1), [text if text is not None and text.strip() else None for text in shown]
-
-
-def _checked_share(share: Any, seen: Rollouts) -> torch.Tensor:
-    if not isinstance(share, torch.Tensor) or share.shape != (len(seen),):
-        found = tuple(share.shape) if isinstance(share, torch.Tensor) else type(share).__name__
-        raise ValueError(f"a rule must give a tensor ({len(seen)},), one number per rollout it sees, not {found}.")
-    share = share.detach().double()
-    if not bool(((share >= 0) & (share <= 1)).all()):
-        raise ValueError("a rule must give booleans or numbers in [0, 1].")
-    return share

@@ -10,9 +10,13 @@ None of them is differentiable: they make targets.
 
 from __future__ import annotations
 
+from types import ModuleType
+
 import torch
 
-from .rows import check_selection, compute_dtype, pieces
+from .kernel_choice import kernels_for
+from .listed_log_probs import RunningSoftmax
+from .rows import check_selection, compute_dtype, pieces, without_autocast
 
 __all__ = ["student_topk", "target_statistics", "topk_targets", "trust_region_logits"]
 
@@ -67,6 +71,8 @@ def target_statistics(
     if topk_ids.dim() != 2 or topk_ids.shape[0] != rows.shape[0]:
         raise ValueError(f"topk_ids must be (R, K) with R = {rows.shape[0]}, not {tuple(topk_ids.shape)}.")
     _check_k(topk_ids.shape[1], logits.shape[1])
+    if kernels := kernels_for(logits):
+        return _by_kernel(kernels, logits.detach(), rows, topk_ids)
     log_probs, entropy = _empty_targets(logits, rows, topk_ids.shape[1])
     for part, chunk in pieces(logits, rows, chunk_size):
         log_probs[part], entropy[part] = _statistics(chunk, topk_ids[part])
@@ -93,6 +99,9 @@ def topk_targets(
     _check_k(k, logits.shape[1])
     ids = torch.empty((rows.shape[0], k), dtype=torch.int64, device=logits.device)
     also = ids[:, :0] if also is None else also
+    if kernels := kernels_for(logits):
+        ids = student_topk(logits, rows, k, chunk_size=chunk_size)
+        return ids, *_by_kernel(kernels, logits.detach(), rows, torch.cat([ids, also], dim=-1))
     log_probs, entropy = _empty_targets(logits, rows, k + also.shape[1])
     for part, chunk in pieces(logits, rows, chunk_size):
         ids[part] = _topk(chunk, k)
@@ -159,12 +168,22 @@ def _statistics(chunk: torch.Tensor, ids: torch.Tensor) -> tuple[torch.Tensor, t
     shifted = values - values.amax(dim=-1, keepdim=True)
     probabilities = torch.softmax(shifted, dim=-1)
     log_z = -probabilities.amax(dim=-1).log()
-    entropy = log_z - torch.linalg.vecdot(probabilities, shifted)
+    with without_autocast(values):
+        entropy = log_z - torch.linalg.vecdot(probabilities, shifted)
     masked = entropy.isnan()
     if masked.any():
         # Tokens of probability zero: 0 * -inf. entr(p) = -p log p, and 0 at p = 0.
         entropy[masked] = torch.special.entr(probabilities[masked]).sum(-1)
     return shifted.gather(-1, ids) - log_z.unsqueeze(-1), entropy
+
+
+def _by_kernel(
+    kernels: ModuleType, logits: torch.Tensor, rows: torch.Tensor, ids: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """`_statistics` of the selected rows, where they stand."""
+    sums = RunningSoftmax(rows.shape[0], compute_dtype(logits.dtype), logits.device)
+    kernels.add_to_softmax(logits, sums.maximum, sums.z, sums.u, rows=rows, with_entropy=True)
+    return sums.log_probs(logits[rows.unsqueeze(-1), ids]), sums.entropy()
 
 
 def _empty_targets(logits: torch.Tensor, rows: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:

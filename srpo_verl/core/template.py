@@ -12,7 +12,17 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-__all__ = ["control_ids", "holds_controls", "plain_text_ids", "render_ids", "split_template", "without_lone_surrogates"]
+from jinja2 import TemplateError
+
+__all__ = [
+    "control_ids",
+    "holds_controls",
+    "marked_template",
+    "plain_text_ids",
+    "render_ids",
+    "split_template",
+    "without_lone_surrogates",
+]
 
 Messages = list[dict[str, Any]]
 
@@ -23,10 +33,41 @@ def render_ids(
     """Token ids of the rendered conversations with the generation prompt."""
     if not conversations:
         return []
-    ids = tokenizer.apply_chat_template(
-        list(conversations), add_generation_prompt=True, tokenize=True, return_dict=False, **template_kwargs
-    )
+    try:
+        ids = _apply(tokenizer, list(conversations), template_kwargs, tokenize=True)
+    except TemplateError:
+        # The template refuses one of them, and is asked about each.
+        ids = [_apply_from_a_user(tokenizer, one, template_kwargs, tokenize=True) for one in conversations]
     return [list(row) for row in ids]
+
+
+def _apply(
+    tokenizer: Any, conversations: Any, kwargs: Mapping[str, Any], *, tokenize: bool, prompt: bool = True
+) -> Any:
+    options = {"return_dict": False} if tokenize else {}
+    return tokenizer.apply_chat_template(
+        conversations, add_generation_prompt=prompt, tokenize=tokenize, **options, **kwargs
+    )
+
+
+def _apply_from_a_user(tokenizer: Any, conversation: Messages, kwargs: Mapping[str, Any], *, tokenize: bool) -> Any:
+    """What the template makes of a conversation; of one that it refuses, what it adds to an empty user message.
+
+    As verl renders the student's prompt (`verl.utils.tokenizer.chat_template.apply_chat_template`), for templates that
+    take no system message at the beginning.
+
+    Raises:
+        TemplateError: the template's own, if it refuses that too.
+    """
+    try:
+        return _apply(tokenizer, conversation, kwargs, tokenize=tokenize)
+    except TemplateError as error:
+        empty = [{"role": "user", "content": [{"type": "text", "text": ""}]}]
+        try:
+            start = _apply(tokenizer, empty, kwargs, tokenize=tokenize, prompt=False)
+            return _apply(tokenizer, [*empty, *conversation], kwargs, tokenize=tokenize)[len(start) :]
+        except (TemplateError, TypeError):
+            raise error from None
 
 
 def split_template(
@@ -40,21 +81,40 @@ def split_template(
     Raises:
         ValueError: the template does not reproduce a placeholder exactly once, in order.
     """
+    pieces, order = marked_template(tokenizer, build, count, template_kwargs)
+    if order != list(range(count)):
+        raise ValueError(f"the chat template of {type(tokenizer).__name__} changes the order of the inserted texts.")
+    return [_encode(tokenizer, piece) for piece in pieces]
+
+
+def marked_template(
+    tokenizer: Any, build: Callable[[list[str]], Messages], count: int, template_kwargs: Mapping[str, Any]
+) -> tuple[list[str], list[int]]:
+    """What the template renders around `count` inserted texts: count + 1 pieces, and which text stands at each place.
+
+    Args:
+        build: makes the conversation from the texts to insert; called with placeholders.
+
+    Raises:
+        ValueError: the template does not reproduce a placeholder exactly once.
+    """
     # Digits only, so that templates that change case or trim leave them alone; hashed, so that no question holds them.
     bare = repr(build([""] * count)).encode("utf-8", "backslashreplace")
-    marks = [str(int.from_bytes(hashlib.sha256(bare + bytes([i])).digest())) for i in range(count)]
-    rest = tokenizer.apply_chat_template(build(marks), add_generation_prompt=True, tokenize=False, **template_kwargs)
-    pieces = []
+    marks = [str(int.from_bytes(hashlib.sha256(bare + i.to_bytes(4)).digest())) for i in range(count)]
+    rest = _apply_from_a_user(tokenizer, build(marks), template_kwargs, tokenize=False)
     for mark in marks:
         if rest.count(mark) != 1:
             raise ValueError(
-                f"the chat template of {type(tokenizer).__name__} renders the last user message {rest.count(mark)} "
-                "times or changes its text, so there is no telling where a demonstration stands in the prompt; "
-                "use a chat template that renders the content of user messages once and as it is."
+                f"the chat template of {type(tokenizer).__name__} renders an inserted text {rest.count(mark)} "
+                "times or changes it, so there is no telling where a demonstration stands in the prompt; "
+                "use a chat template that renders the content of messages once and as it is."
             )
-        before, rest = rest.split(mark)
+    order = sorted(range(count), key=lambda number: rest.index(marks[number]))
+    pieces = []
+    for number in order:
+        before, rest = rest.split(marks[number])
         pieces.append(before)
-    return [_encode(tokenizer, piece) for piece in [*pieces, rest]]
+    return [*pieces, rest], order
 
 
 def control_ids(tokenizer: Any, ending: Sequence[int]) -> set[int]:
@@ -111,7 +171,7 @@ def without_lone_surrogates(value: Any) -> Any:
         # UTF-16 joins the pairs that belong together and leaves the lone halves as decoding errors.
         return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     if isinstance(value, Mapping):
-        return {key: without_lone_surrogates(item) for key, item in value.items()}
+        return {without_lone_surrogates(key): without_lone_surrogates(item) for key, item in value.items()}
     if isinstance(value, list):
         return [without_lone_surrogates(item) for item in value]
     return value

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import torch
 
-__all__ = ["TokenSignals", "entropy_weights", "mean_one_weights", "raw_entropy_weights"]
+__all__ = ["TokenSignals", "entropy_weights", "mean_one_weights", "raw_entropy_weights", "turn_numbers", "turn_weights"]
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class TokenSignals:
         teacher_log_probs, student_log_probs: of the token that was sampled.
         rollout: int64, equal for the tokens of one rollout; numbered from 0.
         position: int64, of the token in its response.
+        turn: int64, equal for the tokens that the model wrote in one turn of one rollout; numbered from 0.
     """
 
     teacher_entropy: torch.Tensor
@@ -33,6 +34,7 @@ class TokenSignals:
     student_log_probs: torch.Tensor
     rollout: torch.Tensor
     position: torch.Tensor
+    turn: torch.Tensor
 
     def __len__(self) -> int:
         return self.teacher_entropy.numel()
@@ -112,3 +114,27 @@ def mean_one_weights(raw: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         raise ValueError(f"the mean of the {count} raw weights is {float(mean)}: it must be a positive number.")
     weights[mask] = raw / mean
     return weights
+
+
+def turn_numbers(mask: torch.Tensor) -> torch.Tensor:
+    """Which turn of the model's each token is of: int64 of the mask's shape (j,), from 0; -1 where the mask is 0.
+
+    Args:
+        mask: (j,), 1 for the model's tokens, 0 for a tool's, which stand between two turns.
+    """
+    own = mask.bool()
+    starts = own & ~torch.cat([own.new_zeros(1), own[:-1]])
+    return torch.where(own, starts.long().cumsum(0) - 1, -1)
+
+
+def turn_weights(turns: torch.Tensor) -> torch.Tensor:
+    """Weights by which every turn counts alike, T / (U n) for T tokens, U turns, n tokens in the token's own.
+
+    Args:
+        turns: (T,) int64, equal for the tokens of one turn.
+
+    Returns:
+        (T,) float64 with mean 1.
+    """
+    _, inverse, counts = turns.unique(return_inverse=True, return_counts=True)
+    return turns.numel() / (counts.numel() * counts.double())[inverse]

@@ -20,7 +20,7 @@ class CPUWorkerExtension(WorkerExtension):
 
     def update_weights_from_ipc(self, peft_config=None, base_sync_done=False, use_shm=False):
         if peft_config and base_sync_done:
-            raise ValueError("LoRA adapters cannot be synchronised on CPU: set actor_rollout_ref.model.lora_rank=0")
+            raise ValueError("adapters cannot be synchronised on CPU: set actor_rollout_ref.model.lora.merge=true")
         model = self.model_runner.get_model()
 
         def load(bucket: list[tuple[str, torch.Tensor]], is_last: bool) -> None:

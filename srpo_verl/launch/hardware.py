@@ -16,6 +16,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from srpo_verl.training.trainer_mode import SEPARATE_ASYNC, verl_mode
+
 # What verl 0.9.1 and TransferQueue 0.1 reserve: a placement group of 3 CPUs per GPU, one for the queue's controller
 # and for each of its storage units. Every other actor holds none, and needs a free one to be placed.
 CPUS_PER_GPU, CPUS_PER_QUEUE_ACTOR, CPUS_TO_PLACE = 3, 1, 1
@@ -125,8 +127,10 @@ def _cpus(config: DictConfig, machine: Machine) -> Iterator[str]:
 def wanted_gpus(config: DictConfig) -> int:
     """GPUs, on `platform=cpu` logical ones, that verl's resource pools ask for."""
     reward = config.reward.reward_model
-    own_pool = reward.n_gpus_per_node * reward.nnodes if reward.enable_resource_pool else 0
-    return config.trainer.n_gpus_per_node * config.trainer.nnodes + own_pool
+    pools = [config.trainer, *([reward] if reward.enable_resource_pool else [])]
+    if verl_mode(config) == SEPARATE_ASYNC:
+        pools.append(config.actor_rollout_ref.rollout)
+    return sum(pool.n_gpus_per_node * pool.nnodes for pool in pools)
 
 
 def needed_cpus(config: DictConfig) -> int:

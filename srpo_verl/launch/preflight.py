@@ -16,9 +16,10 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from srpo_verl import variants
+from srpo_verl.base.lease import FolderTakenError
 from srpo_verl.config.schema import SRPOConfig, settings
 from srpo_verl.config.secrets import is_secret
-from srpo_verl.launch import hardware
+from srpo_verl.launch import hardware, lora_checks, run_start, sequence_parallel, trainer_checks
 
 # How many past calls Ray's control service remembers, 3 kB each. A step makes four for each rollout, so Ray's own
 # 100,000 are 320 MiB that fill slowly; `ray list tasks` shows at most 10,000. A cluster that runs keeps its own bound.
@@ -33,6 +34,10 @@ class Preflight(Callback):
         _refuse(secrets(config))
         if chosen := hardware.choose_attention(config):
             print(f"srpo: {chosen}", file=sys.stderr)
+        run_start.draw_token(config)
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        _refuse(["one run is started at a time: leave out --multirun (-m)"])
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
         try:
@@ -43,7 +48,15 @@ class Preflight(Callback):
         for warning in warnings:
             print(f"srpo: warning: {warning}", file=sys.stderr)
         _refuse(problems)
+        srpo = settings(config.srpo)
+        # Before the checkpoints are looked at: they change while another run has the folder.
+        try:
+            lease = run_start.take_folder(config, srpo)
+        except (FolderTakenError, OSError) as error:
+            _refuse([str(error)])
+            raise
         self._resume(config)
+        run_start.heed_signals(lease, srpo.checkpoint.grace)
         from srpo_verl.training.durable.run_record import differences_from_paper, foreign_variants
         from srpo_verl.training.rollout.weight_socket import name_this_run
 
@@ -112,7 +125,9 @@ def check(config: DictConfig) -> tuple[list[str], list[str]]:
     check_registered()
     data_problems, data_warnings = _data(config, srpo)
     here = hardware.problems(config, hardware.this_machine(config))
-    problems = [*here, *_combinations(config, srpo), *data_problems, *_model(config, srpo)]
+    described = _model_config(os.path.expanduser(str(config.actor_rollout_ref.model.path)))
+    shared = sequence_parallel.problems(config, described)
+    problems = [*here, *shared, *_combinations(config, srpo), *data_problems, *_model(config, srpo)]
     unused = [
         f"srpo.options.{name} belongs to no variant that is registered"
         for name in srpo.options
@@ -124,7 +139,8 @@ def check(config: DictConfig) -> tuple[list[str], list[str]]:
 def _combinations(config: DictConfig, srpo: SRPOConfig) -> Iterator[str]:
     """Settings of verl that SRPO cannot work with."""
     actor, rollout, model = (config.actor_rollout_ref[key] for key in ("actor", "rollout", "model"))
-    yield from _trainer(config)
+    yield from trainer_checks.problems(config, srpo)
+    yield from lora_checks.problems(config, srpo)
     if config.algorithm.adv_estimator != "srpo":
         yield (
             f"algorithm.adv_estimator={config.algorithm.adv_estimator}: verl's estimators do not know which rollouts "
@@ -139,9 +155,11 @@ def _combinations(config: DictConfig, srpo: SRPOConfig) -> Iterator[str]:
         yield "trainer.default_hdfs_dir: verl 0.9.1 copies no FSDP checkpoint there; set it to null and copy the folder"
     if actor.checkpoint.get("async_save", False):
         yield "actor_rollout_ref.actor.checkpoint.async_save=true is Megatron's; set it to false"
+    if srpo.seeded_rollouts and rollout.name != "vllm":
+        yield f"srpo.seeded_rollouts=true gives requests seeds as vLLM takes them, not {rollout.name}: set it to false"
     if not srpo.distils:
         return
-    if rollout.n < 2 and srpo.providers == ["sibling"]:
+    if rollout.n < 2 and set(srpo.providers) <= {"sibling", "siblings", "shortest_sibling", "random_sibling"}:
         yield (
             f"actor_rollout_ref.rollout.n={rollout.n}: a failed rollout needs a sibling; set it to 2 or more (8), or "
             "add another source to srpo.providers"
@@ -154,17 +172,20 @@ def _combinations(config: DictConfig, srpo: SRPOConfig) -> Iterator[str]:
     if model.use_fused_kernels:
         yield (
             "actor_rollout_ref.model.use_fused_kernels=true never builds the logits that the divergence reads; "
-            "set it to false"
+            "set it to false, and srpo.fused_linear=true for a loss that needs none"
         )
-    if max(actor.ulysses_sequence_parallel_size, actor.fsdp_config.ulysses_sequence_parallel_size) > 1:
+    if srpo.fused_linear and not model.use_remove_padding:
+        yield "srpo.fused_linear=true takes packed rows: set actor_rollout_ref.model.use_remove_padding=true"
+    if srpo.fused_linear and actor.calculate_sum_pi_squared:
         yield (
-            "ulysses_sequence_parallel_size > 1 splits a response over ranks, and top-K ids are not gathered; "
-            "set it to 1 (dynamic batches with ppo_max_token_len_per_gpu bound the memory instead)"
+            "actor_rollout_ref.actor.calculate_sum_pi_squared=true reads the logits that srpo.fused_linear=true never "
+            "builds; set one of them to false"
         )
-    if actor.pad_to_length:
-        yield "actor_rollout_ref.actor.pad_to_length=true moves the positions of the packed tokens; set it to false"
-    if model.lora_rank > 0 or model.lora.rank > 0 or model.lora_adapter_path:
-        yield "LoRA: the EMA of two adapters is not the adapter of the EMA; train all weights (model.lora_rank=0)"
+    if actor.pad_to_length or OmegaConf.select(actor, "fsdp_config.pad_to_length"):
+        yield (
+            "actor_rollout_ref.actor.pad_to_length=true: verl's engine refuses it where a loss reads the logits; set "
+            "it to false"
+        )
     if actor.loss_agg_mode != "token-mean":
         yield (
             f"actor_rollout_ref.actor.loss_agg_mode={actor.loss_agg_mode}: both branches share the number of "
@@ -181,26 +202,12 @@ def _combinations(config: DictConfig, srpo: SRPOConfig) -> Iterator[str]:
         yield "a colocated reward model gives its verdict per batch, without `acc`; use a reward function"
 
 
-def _trainer(config: DictConfig) -> Iterator[str]:
-    from verl.trainer.ppo.v1.trainer_base import TRAINER_REGISTRY
-
-    from srpo_verl.training.step.trainer import SRPOTrainer
-
-    mode = config.trainer.v1.trainer_mode
-    ours = [name for name, trainer in TRAINER_REGISTRY.items() if issubclass(trainer, SRPOTrainer)]
-    if mode not in ours or not config.trainer.use_v1:
-        yield (
-            f"trainer.v1.trainer_mode={mode} must be one of {', '.join(ours)}, and trainer.use_v1 true: the routing "
-            "lives in those trainers (srpo_verl.register.trainer adds one)"
-        )
-
-
 def _data(config: DictConfig, srpo: SRPOConfig) -> tuple[list[str], list[str]]:
     """Files that are missing or of no use, and rows nothing can be learnt from: problems and warnings."""
     from srpo_verl.config.data_check import check_file
 
     problems, warnings = [], []
-    columns = {c: name for name in srpo.providers for c in variants.get("provider", name).columns}
+    columns = {column: name for column, name in srpo.columns().items() if column != variants.ROLLOUT_TURNS}
     for key in ("train_files", "val_files"):
         files = config.data[key]
         rows, counted = 0, True
@@ -233,6 +240,11 @@ def _model(config: DictConfig, srpo: SRPOConfig) -> Iterator[str]:
         yield f"actor_rollout_ref.model.path={path}: there is no such folder"
         return
     described = _model_config(path)
+    if srpo.distils and "vision_config" in described:
+        yield (
+            f"actor_rollout_ref.model.path={path} is a vision model, and the teacher's prompt is text, without the "
+            "student's images: take a text model, or srpo.route=none"
+        )
     vocabulary, hidden = described.get("vocab_size"), described.get("hidden_size")
     bucket = config.actor_rollout_ref.rollout.checkpoint_engine.update_weights_bucket_megabytes
     if config.trainer.device == "cpu" and vocabulary and hidden and vocabulary * hidden * 4 > bucket << 20:
@@ -254,6 +266,8 @@ def _warnings(config: DictConfig, srpo: SRPOConfig) -> Iterator[str]:
                 f"actor_rollout_ref.actor.checkpoint.{key} lacks {', '.join(sorted(lacking))}: a resumed run is not "
                 "the run that was interrupted"
             )
+    yield from lora_checks.warnings(config)
+    yield from trainer_checks.warnings(config)
     if not srpo.distils:
         return
     from srpo_verl.training.step.teacher_prompts import TEMPLATE_TOKENS, max_teacher_prompt_length

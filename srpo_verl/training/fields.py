@@ -12,12 +12,20 @@ from collections.abc import Sequence
 import torch
 from tensordict import TensorDict
 
+from srpo_verl.variants import ROLLOUT_TURNS
+
 # (n, j = 1) int64: 1 if the rollout is distilled. TransferQueue makes nested tensors of all rows that have a shape.
 ROUTED = "srpo_routed"
 # (n, j, K) int32: ids the divergence is taken over; j = response length, 0 if not routed.
 TOPK_IDS = "srpo_topk_ids"
 # (n, j) int64: the teacher's prompt.
 TEACHER_PROMPTS = "srpo_teacher_prompts"
+# (n,) lists of tool schemas that the prompt of a rollout lists; only in a run with tools.
+TOOLS = "srpo_tools"
+# (n,) texts: the turns of a rollout's session, of all its outputs, as JSON (`core.turns`); "[]" where none were noted.
+TURNS = ROLLOUT_TURNS
+# In a rollout's extra fields: how many tool calls there were, failed, and had no answer in time.
+TOOL_COUNTS = "srpo_tool_counts"
 # (n, j) float32: the teacher's log-probs of the sampled tokens of a routed rollout, in nats.
 TEACHER_SAMPLED = "srpo_teacher_sampled"
 # (n, j = 1) int64: 1 if the teacher is asked about a rollout that is shown to it, 0 for a filler.
@@ -79,7 +87,25 @@ def prediction_positions(sequences: torch.Tensor, response_lengths: torch.Tensor
     starts = ends - response_lengths - 1
     before = response_lengths.cumsum(0) - response_lengths
     total = int(response_lengths.sum())
-    return torch.arange(total, device=ends.device) + torch.repeat_interleave(starts - before, response_lengths)
+    # Told how many there are, it does not wait for the device to count them.
+    shifts = torch.repeat_interleave(starts - before, response_lengths, output_size=total)
+    return torch.arange(total, device=ends.device) + shifts
+
+
+def with_lengths_on_host(data: TensorDict) -> TensorDict:
+    """A micro-batch, shallow, whose `prompts` and `responses` have lengths only, and these in the host's memory.
+
+    For verl's `no_padding_2_padding`, which cuts row by row at these lengths: on the device each row would wait for it
+    four times. Here the device is waited for once. Without nested fields of these names it is `data` itself.
+    """
+    nested = {name: data[name] for name in ("prompts", "responses") if name in data and data[name].is_nested}
+    if len(nested) < 2:
+        return data
+    lengths = torch.stack([lengths_of(tensor) for tensor in nested.values()]).cpu()
+    found = data.clone(recurse=False).clear_device_()
+    for name, of_rows in zip(nested, lengths, strict=True):
+        found[name] = from_lengths(torch.zeros(int(of_rows.sum()), dtype=torch.int64), of_rows)
+    return found
 
 
 def require(data: TensorDict, names: Sequence[str]) -> None:

@@ -50,15 +50,34 @@ def put_in_worker(mapping: MutableMapping[Any, Any], worker: type) -> None:
     mapping[roles[0]] = ray.remote(worker)
 
 
+def lists_tools(agent_name: str) -> bool:
+    """Whether an agent loop is verl's `ToolAgentLoop`, or extends it."""
+    import hydra
+    from verl.experimental.agent_loop.agent_loop import _agent_loop_registry
+    from verl.experimental.agent_loop.tool_agent_loop import ToolAgentLoop
+
+    return issubclass(hydra.utils.get_class(_agent_loop_registry[agent_name]["_target_"]), ToolAgentLoop)
+
+
 def ranks(group: Any, mesh: str) -> int:
     """How many parts a call to a worker group is cut into, for the workers' `mesh_name=mesh`."""
+    return max(_parts_of_workers(group, mesh)) + 1
+
+
+def workers_per_part(group: Any, mesh: str) -> int:
+    """How many workers get the same part: 1 without sequence parallelism."""
+    return len(_parts_of_workers(group, mesh)) // ranks(group, mesh)
+
+
+def _parts_of_workers(group: Any, mesh: str) -> list[int]:
     if mesh not in group._dispatch_info:
         group._dispatch_info[mesh] = group._query_dispatch_info(mesh)
-    return max(group._dispatch_info[mesh]) + 1
+    return group._dispatch_info[mesh]
 
 
 # ---- the actors of a run ---------------------------------------------------------------------------------------------
 
+_MANAGERS = ("llm_server_manager", "standalone_server_manager")
 _GROUPS = {"actor worker": "actor_rollout_wg", "reference worker": "ref_policy_wg", "critic worker": "critic_wg"}
 
 
@@ -72,10 +91,10 @@ def actors_of(trainer: Any) -> dict[str, Any]:
         for rank, worker in enumerate(getattr(trainer, attribute).workers if hasattr(trainer, attribute) else ()):
             if worker not in found.values():
                 found[f"{role}, rank {rank}"] = worker
-    if hasattr(trainer, "llm_server_manager"):
-        servers = [server for replica in trainer.llm_server_manager.get_replicas() for server in replica.servers]
-        found |= {f"vLLM server {index}": server for index, server in enumerate(servers)}
-        found["vLLM request router"] = trainer.llm_server_manager.global_load_balancer
+    servers = [server for replica in _replicas(trainer) for server in replica.servers]
+    found |= {f"vLLM server {index}": server for index, server in enumerate(servers)}
+    routers = [manager.global_load_balancer for manager in _server_managers(trainer)]
+    found |= {f"vLLM request router{f' {index}' * bool(index)}": router for index, router in enumerate(routers)}
     if hasattr(trainer, "reward_loop_manager"):  # a colocated reward model has no workers
         workers = trainer.reward_loop_manager.reward_loop_worker_handles or ()
         found |= {f"reward worker {index}": worker for index, worker in enumerate(workers)}
@@ -87,10 +106,17 @@ def actors_of(trainer: Any) -> dict[str, Any]:
 
 def engines_of(trainer: Any) -> set[str]:
     """Which of `actors_of` hold an engine of vLLM: of several nodes that serve one model, the first."""
-    if not hasattr(trainer, "llm_server_manager"):
-        return set()
-    first = [replica.servers[0] for replica in trainer.llm_server_manager.get_replicas()]
+    first = [replica.servers[0] for replica in _replicas(trainer)]
     return {name for name, actor in actors_of(trainer).items() if actor in first}
+
+
+def _server_managers(trainer: Any) -> list[Any]:
+    """verl's managers of vLLM servers: of those on the GPUs that train, and of those on GPUs of their own."""
+    return [getattr(trainer, name) for name in _MANAGERS if hasattr(trainer, name)]
+
+
+def _replicas(trainer: Any) -> list[Any]:
+    return [replica for manager in _server_managers(trainer) for replica in manager.get_replicas()]
 
 
 def check_watched(trainer: Any) -> None:

@@ -52,9 +52,11 @@ def test_the_worker_sees_the_same_settings():
     ("override", "says"),
     [
         ({"threshold": 1.5}, "srpo.threshold=1.5 must be between 0 and 1"),
+        ({"threshold": 11, "score_range": [0, 10]}, "srpo.threshold=11.0 must be between 0 and 10"),
         ({"threshold": -0.1}, "srpo.threshold"),
         ({"alpha": 2}, "srpo.alpha"),
         ({"topk": 0}, "srpo.topk=0 must be at least 1"),
+        ({"inspect_groups": 0}, "srpo.inspect_groups=0 must be at least 1"),
         ({"topk": "many"}, "many"),
         ({"beta": -1}, "srpo.beta"),
         ({"beta": float("nan")}, "srpo.beta"),
@@ -62,11 +64,17 @@ def test_the_worker_sees_the_same_settings():
         ({"route": "wrong"}, "srpo.route='wrong' is not one of incorrect"),
         ({"teacher": {"kind": "best"}}, "srpo.teacher.kind='best' is not one of ema"),
         ({"teacher": {"ema_rate": 1.1}}, "srpo.teacher.ema_rate"),
+        ({"teacher": {"dtype": "float16"}}, "srpo.teacher.dtype=float16 must be float32 or bfloat16"),
+        ({"fused_linear": True, "route": "none", "policy_gradient": "all"}, "is for a loss on logits"),
+        ({"fused_linear": True, "teacher": {"kind": "trust_region"}}, "trust_region mixes logits"),
+        ({"teacher": {"param_offload": True}}, "needs srpo.teacher.offload_policy=false"),
         ({"ratio_clip": 0}, "srpo.ratio_clip"),
         ({"route": "none", "policy_gradient": "none"}, "trains nothing"),
         ({"advantage_mix": 0.1, "route": "none"}, "needs a teacher"),
         ({"advantage_mix": 0.1}, "srpo.policy_gradient=all"),
         ({"top_k": 5}, "top_k"),
+        ({"modulator": "evidence"}, "sees no token"),
+        ({"modulator": "contrast", "asked": "all", "policy_gradient": "all"}, "set srpo.contrast=wrong_siblings"),
     ],
 )
 def test_bad_settings_are_refused_in_a_sentence(override, says):
@@ -79,3 +87,9 @@ def test_defaults_are_the_paper():
     srpo = SRPOConfig()
     assert (srpo.route, srpo.topk, srpo.alpha, srpo.beta, srpo.add_tail) == ("incorrect", 100, 0.5, 1.0, True)
     assert (srpo.teacher.kind, srpo.teacher.ema_rate) == ("ema", 0.05)
+
+
+def test_a_threshold_on_the_rewards_own_scale():
+    assert settings({"score_range": [0, 10], "threshold": 5}).threshold == 5
+    assert settings({"score_range": [-1, 1], "threshold": -0.5}).threshold == -0.5
+    assert settings({"score_range": None, "threshold": 40}).threshold == 40

@@ -37,7 +37,7 @@ def test_preflight_and_run_record_agree(tmp_path, monkeypatch):
     assert refused == masked == set(SECRET)
 
 
-@pytest.mark.parametrize("name", ["srpo", "srpo_tiny", "sdpo"])
+@pytest.mark.parametrize("name", ["srpo", "srpo_tiny", "srpo_lora", "sdpo"])
 def test_no_setting_of_ours_or_of_verl_is_taken_for_a_secret(name):
     def keys(node, path=""):
         for key, value in node.items() if isinstance(node, dict) else ():

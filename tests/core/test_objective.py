@@ -23,7 +23,10 @@ VOCABULARY = 12
 
 
 def random_batch(seed: int, *, groups: int = 4, size: int = 4) -> list[NaiveRollout]:
-    """Shuffled rollouts: mixed groups, an all-correct, an all-wrong one, one with a single correct, a lone rollout."""
+    """Shuffled rollouts: mixed groups, an all-correct, an all-wrong one, one with a single correct, a lone rollout.
+
+    Of the mixed groups every third answer has nothing to read in it.
+    """
     rng = random.Random(seed)
     generator = torch.Generator().manual_seed(seed)
     verdicts = {"all-correct": [1.0] * size, "all-wrong": [0.0] * size, "one-correct": [1.0] + [0.0] * (size - 1)}
@@ -32,7 +35,7 @@ def random_batch(seed: int, *, groups: int = 4, size: int = 4) -> list[NaiveRoll
     verdicts["shaped"] = [0.1, 0.7, 0.49, 0.5]
     rollouts = []
     for group, rewards in verdicts.items():
-        for reward in rewards:
+        for place, reward in enumerate(rewards):
             length = rng.randint(1, 5)
             logits = 2.0 * torch.randn(length, VOCABULARY, generator=generator, dtype=torch.float64)
             tokens = [rng.randrange(VOCABULARY) for _ in range(length)]
@@ -51,6 +54,7 @@ def random_batch(seed: int, *, groups: int = 4, size: int = 4) -> list[NaiveRoll
                     tis=[rng.uniform(0.3, 3.5) for _ in range(length)],
                     mask=mask,
                     feedback=rng.choice([None, " ", "wrong unit"]) if group == "all-wrong" else None,
+                    empty=group.startswith("mixed") and place % 3 == 0,
                 )
             )
     rng.shuffle(rollouts)
@@ -68,11 +72,13 @@ def composed_losses(
     rows: str,
     normalize_by_std: bool,
     ratio_clip: float | None = None,
+    distilled_only: bool = False,
 ) -> list[torch.Tensor]:
     """The loss of each micro-batch as a trainer would build it from the core; their sum is the batch's loss."""
     rewards = torch.tensor([r.reward for r in rollouts], dtype=torch.float64)
     groups = [r.group for r in rollouts]
-    routing = route(rewards, groups, rule=RULES[rows], feedback=[r.feedback for r in rollouts])
+    empty = torch.tensor([r.empty for r in rollouts])
+    routing = route(rewards, groups, rule=RULES[rows], feedback=[r.feedback for r in rollouts], not_shown=empty)
     advantages = group_advantages(rewards, groups, normalize_by_std=normalize_by_std)
     advantages = torch.where(routing.to_sdpo, 0.0, advantages)
 
@@ -117,7 +123,10 @@ def composed_losses(
         factor = weights[chosen] * tis[here][rows_here]
         if ratio_clip is not None:
             factor = factor * ratio.detach()[rows_here].clamp(max=ratio_clip)
-        losses.append((loss + (factor * divergence).sum()) / int(mask.sum()))
+        distillation = (factor * divergence).sum()
+        losses.append(
+            distillation / max(int(distilled.sum()), 1) if distilled_only else (loss + distillation) / int(mask.sum())
+        )
     return losses
 
 
@@ -137,6 +146,7 @@ SETTINGS = [
     pytest.param({"rows": "correct"}, id="sdpo-on-correct"),
     pytest.param({"rows": "none", "normalize_by_std": True}, id="grpo-with-std"),
     pytest.param({"ratio_clip": 2.0}, id="ratio-clip"),
+    pytest.param({"rows": "all", "beta": 0.0, "distilled_only": True}, id="sdpo-of-its-own-tokens"),
 ]
 
 

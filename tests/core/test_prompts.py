@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jinja2 import TemplateError
+from verl.utils.tokenizer.chat_template import apply_chat_template as verl_apply_chat_template
 
-from srpo_verl.core import PromptParts, teacher_messages, teacher_prompt_ids
+from srpo_verl.core import SECTIONS, PromptParts, teacher_messages, teacher_prompt_ids
 from tests.core.test_teacher_messages import INSTRUCTION, QUESTION, shown
 from tests.core.tokenizers_for_tests import ALL, letters
 
@@ -285,8 +287,38 @@ class TestChatTemplates:
         ],
     )
     def test_one_that_loses_or_repeats_the_question_is_refused(self, template, times):
-        with pytest.raises(ValueError, match=f"renders the last user message {times} times"):
+        with pytest.raises(ValueError, match=f"renders an inserted text {times} times"):
             build(self.with_template(template))
+
+    def test_one_that_takes_no_system_message_first_is_asked_as_verl_asks_it(self):
+        """Gemma's refuses it there; verl puts an empty user message before it and takes its part away again."""
+        refusing = (
+            "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+            "{% for m in messages %}<|im_start|>{{ m['role'] }}\n"
+            "{% if m['content'] is string %}{{ m['content'] }}{% endif %}<|im_end|>\n{% endfor %}"
+            "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+        )
+        tokenizer = self.with_template(refusing)
+        system = [{"role": "system", "content": "Be brief."}, *QUESTION]
+        found = build(tokenizer, messages=system)
+        parts = PromptParts.of(system, [(SECTIONS["sibling"], "2 + 3 = 5.")])
+        expected = verl_apply_chat_template(tokenizer, parts.messages(parts.inserted))
+        assert found.input_ids == list(expected)
+        assert "Be brief." in tokenizer.decode(found.input_ids)
+        shortened = build(tokenizer, messages=system, demonstration="2 + 3 = 5. " * 50, max_length=len(expected) + 5)
+        assert shortened.truncated
+
+    def test_one_that_refuses_whatever_stands_before_says_why(self):
+        tokenizer = self.with_template("{{ raise_exception('Not today.') }}")
+        with pytest.raises(TemplateError, match=r"Not today\."):
+            build(tokenizer)
+
+    def test_tools_stand_in_the_prompt_as_in_the_students(self, chatml):
+        tokenizer = self.with_template("{% if tools %}tools: {{ tools | tojson }}\n{% endif %}" + chatml.chat_template)
+        tools = [{"type": "function", "function": {"name": "add"}}]
+        found = build(tokenizer, chat_template_kwargs={"tools": tools})
+        assert tokenizer.decode(found.input_ids).startswith('tools: [{"type": "function"')
+        assert not tokenizer.decode(build(tokenizer).input_ids).startswith("tools")
 
     def test_none_at_all_is_refused(self):
         with pytest.raises(ValueError, match="chat_template"):

@@ -48,10 +48,10 @@ class TestStripThinking:
         assert strip_thinking(once) == once
 
     def test_linear_time(self):
-        started = time.perf_counter()
+        started = time.process_time()
         strip_thinking("<think>" * 200_000)
         strip_thinking("<think>" * 100_000 + "</think>" * 100_000)
-        assert time.perf_counter() - started < 2.0
+        assert time.process_time() - started < 2.0
 
 
 class TestTeacherMessages:

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from srpo_verl.core import entropy_weights
+from srpo_verl.core import entropy_weights, turn_numbers, turn_weights
 
 TOKENS = st.lists(st.tuples(st.floats(0, 12), st.booleans()), min_size=1, max_size=30)
 
@@ -103,3 +103,18 @@ def test_bad_input_is_named():
         entropy_weights(torch.rand(2), torch.ones(3))
     with pytest.raises(ValueError, match="1 of 2 entropies"):
         entropy_weights(torch.tensor([0.0, float("nan")]), torch.ones(2))
+
+
+def test_turns_are_the_stretches_of_the_mask():
+    mask = torch.tensor([1, 1, 0, 1, 0, 0, 1, 1])
+    assert turn_numbers(mask).tolist() == [0, 0, -1, 1, -1, -1, 2, 2]
+    assert turn_numbers(torch.tensor([0, 1])).tolist() == [-1, 0]
+    assert turn_numbers(torch.zeros(0)).tolist() == []
+
+
+def test_every_turn_counts_alike_and_the_mean_is_one():
+    """Six tokens in three turns: each turn has 2 in all."""
+    weights = turn_weights(torch.tensor([7, 7, 7, 2, 9, 9]))
+    assert weights.tolist() == pytest.approx([2 / 3] * 3 + [2.0] + [1.0] * 2)
+    assert float(weights.mean()) == pytest.approx(1.0)
+    assert turn_weights(torch.zeros(0, dtype=torch.int64)).shape == (0,)

@@ -97,3 +97,22 @@ def letters() -> PreTrainedTokenizerFast:
 
 
 ALL = {"chatml": chatml, "plain_markers": plain_markers, "metaspace": metaspace}
+
+TOOL_CHATML = (
+    "{% if tools %}<|im_start|>system\n{% for t in tools %}{{ t | tojson }}\n{% endfor %}<|im_end|>\n{% endif %}"
+    "{% for m in messages %}<|im_start|>{{ 'user' if m['role'] == 'tool' else m['role'] }}\n"
+    "{% if m['role'] == 'tool' %}<tool_response>\n{{ m['content'] }}\n</tool_response>"
+    "{% else %}{{ m['content'] }}{% for c in m['tool_calls'] or [] %}"
+    "{{ '\n<tool_call>\n' }}{\"name\": \"{{ c['function']['name'] }}\", \"arguments\": "
+    "{% if c['function']['arguments'] is string %}{{ c['function']['arguments'] }}"
+    "{% else %}{{ c['function']['arguments'] | tojson }}{% endif %}}\n</tool_call>{% endfor %}{% endif %}<|im_end|>\n"
+    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+"""As Qwen's: calls as JSON inside tags, results inside a message of the user's role."""
+
+
+def tool_chatml() -> PreTrainedTokenizerFast:
+    """`chatml` with a template that knows tools."""
+    tokenizer = chatml()
+    tokenizer.chat_template = TOOL_CHATML
+    return tokenizer

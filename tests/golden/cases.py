@@ -26,6 +26,8 @@ CASES: dict[str, tuple[str, tuple[str, ...]]] = {
     "uncorrected": ("srpo", ("algorithm.rollout_correction.rollout_is=null",)),
     "measured": ("srpo", ("srpo.grad_norm_freq=1", "srpo.teacher_gain_freq=1")),
     # Two updates per step: the second is off policy, and some ratios of distilled tokens are clipped.
+    "one_pass": ("srpo", ("srpo.one_pass=true",)),
+    "fused_linear": ("srpo", ("srpo.fused_linear=true",)),
     "two_updates": ("srpo", ("actor_rollout_ref.actor.ppo_mini_batch_size=3", "srpo.ratio_clip=1.05")),
 }
 ROWS = len(OUTPUTS) + PADDING
@@ -46,5 +48,7 @@ def config_of(case: str, model: Path) -> Any:
         "srpo.topk=8",
         "srpo.chunk_size=16",
         "srpo.teacher_gain_freq=0",
+        # The record is of verl's log-probs; `one_pass` and `fused_linear` are cases of their own.
+        "srpo.one_pass=false",
     ]
     return compose(name, [*small, *overrides])

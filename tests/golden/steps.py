@@ -34,7 +34,8 @@ from srpo_verl.training.step.step_metrics import prompt_metrics, routing_metrics
 from srpo_verl.training.step.step_signals import RoutedTokens, step_signals
 from srpo_verl.training.step.teacher_gain import shown_siblings, teacher_gain
 from srpo_verl.training.step.teacher_prompts import LeftOut
-from srpo_verl.training.worker.objective import ANY_ROUTED, METRIC_SCALE
+from srpo_verl.training.worker.logits_hook import leave_all_to_hook
+from srpo_verl.training.worker.objective import ANY_ROUTED, DENOMINATOR_SCALE, METRIC_SCALE
 from srpo_verl.training.worker.worker import COLLECT_TOPK, MEASURE_BRANCHES, SRPOWorker
 from tests.golden import values
 from tests.golden.batch import Batch, make_batch
@@ -116,6 +117,7 @@ def _step(worker: Any, config: Any, batch: Batch) -> dict[str, Any]:
     if srpo.logit_loss and tokens is not None:
         fields |= {TOPK_IDS: jagged(ids), TEACHER_LOG_PROBS: jagged(log_probs), TOKEN_WEIGHTS: jagged(token)}
         options[METRIC_SCALE] = _updates(config) / max(signals.routed_tokens, 1)
+        options[DENOMINATOR_SCALE] = signals.denominator_scale
     any_routed = TOPK_IDS in fields
     record |= _gradient(worker, fields, {**options, "distillation_use_topk": any_routed, ANY_ROUTED: any_routed})
     metrics |= _update(worker, config, fields, options)
@@ -188,11 +190,12 @@ def _gradient(worker: Any, fields: Mapping[str, torch.Tensor], options: Mapping[
     engine, config = worker.actor.engine, worker.actor.engine_config
     names = ("use_dynamic_bsz", "max_token_len_per_gpu", "micro_batch_size_per_gpu", "use_fused_kernels")
     cut = {name: getattr(config, name) for name in names} | {"use_remove_padding": True, "global_batch_size": ROWS}
+    data = tu.get_tensordict(dict(fields), {**options, **cut})
+    if worker.srpo.own_log_probs:
+        leave_all_to_hook(data)
     with engine.train_mode():
         engine.optimizer_zero_grad()
-        output = engine.forward_backward_batch(
-            tu.get_tensordict(dict(fields), {**options, **cut}), loss_function=worker.actor.loss_fn, forward_only=False
-        )
+        output = engine.forward_backward_batch(data, loss_function=worker.actor.loss_fn, forward_only=False)
         gradient = {name: full(parameter.grad) for name, parameter in engine.module.named_parameters()}
         engine.optimizer_zero_grad()
     return {

@@ -24,7 +24,8 @@ def test_every_compared_method_is_a_shipped_config():
     assert {*MAIN, *ABLATIONS} == set(METHODS)
     for method in METHODS:
         ours, shipped = asdict(algorithm(method)), asdict(settings(compose(method, ["platform=cpu"]).srpo))
-        assert {key for key in ours if ours[key] != shipped[key]} <= {"grad_norm_freq"}, method
+        assert {key for key in ours if ours[key] != shipped[key]} <= {"grad_norm_freq", "denominator"}, method
+        assert ours["denominator"] == "all_tokens"
     with pytest.raises(ValueError, match="choose one of"):
         method_overrides("ppo")
 
@@ -38,6 +39,7 @@ def test_a_run_is_reproducible_and_not_repeated(tmp_path):
         lines = [json.loads(line) for line in path.read_text().splitlines()]
         assert [line["kind"] for line in lines] == ["run", "eval", "train", "eval", "train", "eval"]
         assert lines[-1]["step"] == 4
+        assert lines[-1]["accuracy"] <= lines[-1]["pass@4"] <= lines[-1]["pass@16"]
         assert lines[2]["srpo/routed_share"] > 0
         # Seconds are the machine's; all else is the seed's.
         texts.append([{k: v for k, v in line.items() if "seconds" not in k} for line in lines])
@@ -46,6 +48,23 @@ def test_a_run_is_reproducible_and_not_repeated(tmp_path):
     assert run(spec, tmp_path / "other", SMALL) == path
     assert path.stat().st_mtime_ns == changed
     assert not build(tmp_path / "other" / "start" / "0", SMALL)
+
+
+@pytest.mark.slow
+def test_methods_of_other_papers_run_by_name(tmp_path):
+    """Those whose parts are not SRPO's: references, states, soft routes, modulators, a contrast."""
+    for method in ("opsd", "drift", "rlcsd"):
+        path = run(RunSpec("family", method, 1e-3, 0, steps=3, eval_every=3), tmp_path, SMALL)
+        train = [json.loads(line) for line in path.read_text().splitlines()][2]
+        assert train["kind"] == "train"
+        assert train["actor/grad_norm"] > 0
+        assert (train["srpo/routed_share"] > 0) == (method != "rlcsd")
+
+
+@pytest.mark.parametrize("method", ["sdpg", "drift"])
+def test_settings_with_nodes_and_lists_reach_the_laboratory(method):
+    ours, shipped = asdict(algorithm(method)), asdict(settings(compose(method, ["platform=cpu"]).srpo))
+    assert {key for key in ours if ours[key] != shipped[key]} <= {"grad_norm_freq", "denominator"}
 
 
 def test_a_grid_skips_what_is_done(tmp_path, monkeypatch):

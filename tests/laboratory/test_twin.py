@@ -24,6 +24,9 @@ SETTINGS = [
 CASES = {name: method_overrides(name) for name in METHODS}
 CASES["teacher_support"] = ["srpo.support=teacher", "srpo.alpha=0.3", "srpo.beta=3", "srpo.teacher.ema_rate=0.5"]
 CASES["live_teacher"] = ["srpo.teacher.kind=live", "srpo.route=all"]
+CASES["demopsd"] = method_overrides("demopsd")
+# A clip that no entry of these batches lies on: there the gradient jumps, and rounding would decide.
+CASES["clipped"] = ["srpo.alpha=0", "srpo.entry_clip=0.02", "srpo.support=teacher", "srpo.policy_gradient=all"]
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -51,10 +54,19 @@ def twin_batch(srpo, step):
     )
 
 
-def relative(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
+def relative(
+    one: dict[str, torch.Tensor], other: dict[str, torch.Tensor], where: dict[str, torch.Tensor] | None = None
+) -> float:
     assert one.keys() == other.keys()
     scale = max(float(value.abs().max()) for value in other.values())
-    return max(float((one[name].detach() - other[name]).abs().max()) for name in one) / scale
+    off = {name: (one[name].detach() - other[name]).abs() for name in one}
+    return max(float((off[name] if where is None else off[name] * where[name]).max()) for name in one) / scale
+
+
+def beyond_rounding(gradient: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Where Adam's step, which is of one size for every gradient, is decided by more than rounding."""
+    scale = max(float(value.abs().max()) for value in gradient.values())
+    return {name: value.abs() > 1e-4 * scale for name, value in gradient.items()}
 
 
 @pytest.mark.needs_cpu_set
@@ -64,16 +76,19 @@ def test_two_steps_equal_the_real_workers(model, real, name):
     student = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
     initial = {key: value.clone() for key, value in student.named_parameters()}
     twin = Twin(student, config)
+    sure = {key: torch.ones_like(value, dtype=torch.bool) for key, value in initial.items()}
     for step, expected in enumerate(real[name]):
         batch = twin_batch(settings(config.srpo), step)
         found = gradient(twin, batch)
         assert found["loss"] == pytest.approx(expected["loss"], abs=1e-5)
         assert relative(found["gradient"], expected["gradient"]) < 1e-4
         twin.step(batch)
-        assert relative(dict(twin.model.named_parameters()), expected["student"]) < 1e-3
+        sure = {key: sure[key] & here for key, here in beyond_rounding(expected["gradient"]).items()}
+        assert sum(int(here.sum()) for here in sure.values()) > 0.5 * sum(here.numel() for here in sure.values())
+        assert relative(dict(twin.model.named_parameters()), expected["student"], sure) < 1e-3
         assert (expected["teacher"] is not None) == twin.srpo.owns_teacher
         if twin.srpo.owns_teacher:
-            assert relative(dict(twin.teacher.named_parameters()), expected["teacher"]) < 1e-3
+            assert relative(dict(twin.teacher.named_parameters()), expected["teacher"], sure) < 1e-3
     assert relative(initial, real[name][-1]["student"]) > 1e-2
 
 

@@ -36,7 +36,7 @@ def one_step(worker: SRPOWorker, batch: build.Batch) -> dict[str, Any]:
     fields = step_fields(worker, batch) if worker.srpo.logit_loss else mixed_fields(worker, batch)
     given = {key: fields[key] for key in ("topk_ids", "teacher_log_probs", "weights", "old_log_probs")}
     distils = worker.srpo.logit_loss and bool(batch.plan.routed.any())
-    found = gradient(worker, batch, list(range(len(batch))), given, distillation_use_topk=distils)
+    found = gradient(worker, batch, list(range(len(batch))), given)
     data = build.update_batch(
         batch,
         list(range(len(batch))),

@@ -202,9 +202,7 @@ def test_function_attack(name, tests, machine):
 
 @pytest.mark.parametrize("name", PROGRAM_ATTACKS)
 def test_program_attack(name, machine):
-    start = time.monotonic()
     _never_scores(machine(PROGRAM_ATTACKS[name], PROGRAM))
-    assert time.monotonic() - start < 30
 
 
 @pytest.mark.parametrize("name", ESCAPES)

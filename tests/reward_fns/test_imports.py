@@ -28,8 +28,14 @@ FILES = {module_name(path): imports(path) for path in FOLDER.rglob("*.py")}
 PACKAGES = {module_name(path) for path in FOLDER.rglob("__init__.py")}  # their own files only gather names
 
 
+# It hands on to verl's own function, and imports verl only then.
+OF_VERL = "reward_fns.adapters.verl_default"
+
+
 def test_the_package_stands_alone():
     for name, found in FILES.items():
+        if name == OF_VERL:
+            found = found - {module for module in found if module.startswith("verl.utils.reward_score")}
         assert not {module for module in found if module.split(".")[0] in ("srpo_verl", "workflows", "verl")}, name
 
 

@@ -114,10 +114,8 @@ def pool():
     ],
 )
 def test_a_worker_that_fails_is_replaced(pool, target, args, error):
-    start = time.monotonic()
     with pytest.raises(error):
         pool.call(target, args, deadline=0.3)
-    assert time.monotonic() - start < 20
     assert pool.call("operator:add", [1, 2], deadline=5) == 3
 
 

@@ -16,6 +16,11 @@ def compute_score(data_source, solution_str, ground_truth, extra_info=None, **kw
     }
 
 
+def in_trls_form(completions, **columns):
+    """A verdict of the same kind from a function as TRL has them; one answer of eight is right."""
+    return [float(zlib.crc32(completion[0]["content"].encode()) % 8 == 0) for completion in completions]
+
+
 def never_right(data_source, solution_str, ground_truth, extra_info=None, **kwargs):
     return {**compute_score(data_source, solution_str, ground_truth), "score": 0.0, "acc": 0.0}
 
@@ -45,8 +50,11 @@ def stuck(data_source, solution_str, ground_truth, extra_info=None, **kwargs):
     return compute_score(data_source, solution_str, ground_truth)
 
 
+_odd = 0
+
+
 def odd_verdicts(data_source, solution_str, ground_truth, extra_info=None, **kwargs):
-    """Every kind of verdict that cannot be used, by the length of the reply's checksum."""
+    """Every kind of verdict that cannot be used in turn, each followed by a good one."""
     good = compute_score(data_source, solution_str, ground_truth)
     kinds = [
         None,
@@ -61,5 +69,6 @@ def odd_verdicts(data_source, solution_str, ground_truth, extra_info=None, **kwa
         {**good, "score": None},
         {**good, "acc": "yes"},
     ]
-    choice = zlib.crc32(solution_str.encode()) // 2 % (2 * len(kinds))
-    return kinds[choice] if choice < len(kinds) else good
+    global _odd
+    _odd += 1
+    return good if _odd % 2 else kinds[_odd // 2 % len(kinds)]

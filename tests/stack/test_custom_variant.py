@@ -1,4 +1,6 @@
-"""A package of variants, installed by pip, on the real stack: every kind at once, and a trainer of its own."""
+"""A package of variants, installed by pip, on the real stack: every kind at once, a trainer of its own, and a reward
+function in TRL's form.
+"""
 
 import json
 import math
@@ -42,6 +44,9 @@ def test_two_steps_with_every_kind_of_variant(stack_model, tmp_path):
         "srpo.grad_norm_freq=1",
         "trainer.v1.trainer_mode=my_trainer",
         "trainer.save_freq=2",
+        # A reward function of TRL's, too.
+        "reward.custom_reward_function.path=pkg://reward_fns.adapters.trl",
+        "+reward.custom_reward_function.reward_kwargs.functions=['tests.stack.reward:in_trls_form']",
     ]
     folder = tmp_path / "run"
     paths = os.pathsep.join([environment(site)["PYTHONPATH"]])

@@ -1,6 +1,7 @@
-"""SRPO with the four graders of `reward_fns`, end to end: a model that knows nothing is taught from their feedback."""
+"""SRPO with our four graders and a stranger's: a model that knows nothing is taught from their feedback."""
 
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -40,49 +41,45 @@ def write_rows(path: Path, *items: tuple[str, str, str]) -> Path:
     return path
 
 
+# Of `examples/custom_reward`. More words than 16 tokens have, so that no sibling is right and all learn from feedback.
+THIRD_PARTY = ("word_count", "20", "words; 20 were asked for")
+
+
 def test_feedback_of_every_grader_reaches_a_teacher_prompt(stack_model, tmp_path):
-    items = [(source, f"A question of {source}.", ROWS[source][0]) for source in list(ROWS) * 2]
+    """Ours and one installed by pip into a folder of its own, which the Ray workers find by its entry point."""
+    source, site = tmp_path / "source", tmp_path / "site"
+    shutil.copytree(REPOSITORY / "examples" / "custom_reward", source)
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
+    subprocess.run([*pip, "--target", str(site), str(source)], check=True)
+    rows = [*((name, *row) for name, row in ROWS.items()), THIRD_PARTY]
+    items = [(name, f"A question of {name}.", truth) for name, truth, _ in rows * 2]
     data = write_rows(tmp_path / "rows.parquet", *items)
     overrides = [
         f"data.train_files={data}",
         f"data.val_files={data}",
         "data.shuffle=false",
+        "data.train_batch_size=5",
+        "actor_rollout_ref.actor.ppo_mini_batch_size=5",
         "srpo.providers=[sibling,feedback]",
         "reward.custom_reward_function.path=pkg://reward_fns",
-    ]
-    result = run(tmp_path / "run", stack_model, steps=2, overrides=overrides)
-    assert result.returncode == 0, result.log[-4000:]
-    assert len(result.steps) == 2
-    for step in result.steps:
-        assert step["srpo/infra_errors"] == 0
-        assert step["srpo/routed_share"] > 0
-    for source, (_, words) in ROWS.items():
-        prompts = [line for line in result.teacher_prompts if f"A question of {source}." in line["teacher_prompt"]]
-        assert prompts, source
-        for line in prompts:
-            assert line["provider"] == "feedback"
-            assert "feedback from your unsuccessful earlier attempt" in line["teacher_prompt"]
-            assert words in line["teacher_prompt"]
-
-
-def test_a_third_party_grader_is_trained_with(stack_model, tmp_path):
-    """`examples/custom_reward`, installed by pip into a folder of its own, found in the Ray workers by entry point."""
-    source, site = tmp_path / "source", tmp_path / "site"
-    shutil.copytree(REPOSITORY / "examples" / "custom_reward", source)
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
-    subprocess.run([*pip, "--target", str(site), str(source)], check=True)
-    # More words than 16 tokens have, so that no sibling is right and every rollout learns from feedback.
-    items = [("word_count", f"Greet me in 20 words, please, {index}.", "20") for index in range(8)]
-    data = write_rows(tmp_path / "rows.parquet", *items)
-    overrides = [
-        f"data.train_files={data}",
-        f"data.val_files={data}",
-        "srpo.providers=[sibling,feedback]",
-        "reward.custom_reward_function.path=pkg://reward_fns",
+        # Padded rows and micro-batches of a fixed size.
+        "actor_rollout_ref.model.use_remove_padding=false",
+        "actor_rollout_ref.actor.use_dynamic_bsz=false",
+        "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=4",
+        "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu=4",
     ]
     environment = {"PYTHONPATH": f"{REPOSITORY}{os.pathsep}{site}"}
     result = run(tmp_path / "run", stack_model, steps=2, overrides=overrides, environment=environment)
     assert result.returncode == 0, result.log[-4000:]
+    assert len(result.steps) == 2
     for step in result.steps:
+        assert all(math.isfinite(value) for value in step.values())
         assert step["srpo/infra_errors"] == 0
-    assert any("words; 20 were asked for" in line["teacher_prompt"] for line in result.teacher_prompts)
+        assert step["srpo/routed_share"] > 0
+    for name, _, words in rows:
+        prompts = [line for line in result.teacher_prompts if f"A question of {name}." in line["teacher_prompt"]]
+        assert prompts, name
+        for line in prompts:
+            assert line["provider"] == "feedback"
+            assert "feedback from your unsuccessful earlier attempt" in line["teacher_prompt"]
+            assert words in line["teacher_prompt"]

@@ -19,6 +19,11 @@ def test_a_guard_stops_and_what_it_leaves_is_checked_before_it_is_resumed(stack_
     stopped = run(tmp_path, stack_model, steps=5, overrides=overrides, timeout=900)
     assert stopped.returncode not in (0, -9), stopped.log[-4000:]
     assert [step["srpo/guards/unmixed"] for step in stopped.steps] == [1, 2]
+    # Without a correct rollout in the whole batch nothing is routed, no teacher runs, and the run goes on until then.
+    for step in stopped.steps:
+        assert step["srpo/routed_share"] == 0
+        assert step["srpo/groups/all_wrong"] == 1
+        assert step["actor/grad_norm"] == 0
     said = explain(stopped.log)
     assert "guard srpo.guards.unmixed stopped the run: no group had both correct and incorrect rollouts" in said
     assert "the newest checkpoint is of step 2" in said

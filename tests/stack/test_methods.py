@@ -5,6 +5,8 @@ import math
 import pytest
 
 from tests.stack.launch import run
+from workflows.inspect.dumped_steps import read_step
+from workflows.inspect.page import build_page
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
 
@@ -13,10 +15,17 @@ GROUP = 8
 OVERRIDES = [f"actor_rollout_ref.rollout.n={GROUP}", "srpo.teacher_gain_freq=2"]
 DISTILLING = ("srpo", "sdpo", "srpo_routing_only", "sdpo_correct_only", "sdpo_incorrect_only")
 
+# One for each path through the step: routed, all distilled, none distilled, an adapter. The others are settings.
+IN_CI = ("srpo", "sdpo", "grpo", "srpo_lora")
+NIGHTLY = [
+    pytest.param(name, marks=pytest.mark.nightly) for name in (*DISTILLING, "advantage_mix") if name not in IN_CI
+]
 
-@pytest.mark.parametrize("config", [*DISTILLING, "grpo", "advantage_mix"])
+
+@pytest.mark.parametrize("config", [*IN_CI, *NIGHTLY])
 def test_two_real_steps(config, stack_model, tmp_path):
-    result = run(tmp_path, stack_model, config=config, steps=2, overrides=OVERRIDES)
+    inspect = [f"srpo.inspect_dir={tmp_path}/inspect", "srpo.inspect_freq=2"]
+    result = run(tmp_path, stack_model, config=config, steps=2, overrides=[*OVERRIDES, *inspect])
     assert result.returncode == 0, result.log[-4000:]
     assert len(result.steps) == 2
     for step in result.steps:
@@ -25,6 +34,7 @@ def test_two_real_steps(config, stack_model, tmp_path):
         assert step["training/rollout_probs_diff_max"] < 1e-5
         assert step["actor/grad_norm"] > 0
     first = result.steps[0]
+    check_inspection(result)
     if config == "grpo":
         assert first["srpo/routed_share"] == 0
         assert result.teacher_prompts == []
@@ -33,11 +43,55 @@ def test_two_real_steps(config, stack_model, tmp_path):
     assert first["srpo/routed_share"] > 0
     assert first["srpo/teacher_distance"] > 0
     assert ["srpo/teacher_gain" in step for step in result.steps] == [False, True]
-    if config in DISTILLING:
+    if config != "advantage_mix":
         assert first["srpo/sdpo_loss"] > 0
     spread = "srpo/weight/std"
-    assert (first[spread] > 0) == (config == "srpo")
+    assert (first[spread] > 0) == (config in ("srpo", "srpo_lora"))
     check_teacher_prompts(result, config)
+
+
+@pytest.mark.parametrize(
+    "path", ["srpo.fused_linear=true", pytest.param("srpo.one_pass=false", marks=pytest.mark.nightly)]
+)
+def test_two_real_steps_without_logits_and_with_verls_log_probs(path, stack_model, tmp_path):
+    """With the reference and the entropy bonus, whose log-probs and entropies come from the same functions."""
+    bonus = ["actor_rollout_ref.actor.use_kl_loss=true", "actor_rollout_ref.actor.entropy_coeff=0.01"]
+    result = run(tmp_path, stack_model, config="srpo", steps=2, overrides=[*OVERRIDES, *bonus, path])
+    assert result.returncode == 0, result.log[-4000:]
+    for step in result.steps:
+        assert all(math.isfinite(value) for value in step.values())
+        assert step["training/rollout_probs_diff_max"] < 1e-5
+        assert step["actor/entropy"] > 0
+        assert "actor/kl_loss" in step
+    assert result.steps[0]["srpo/sdpo_loss"] > 0
+    check_teacher_prompts(result, "srpo")
+
+
+def check_inspection(result) -> None:
+    """The second step is dumped and becomes a page, and its entropies give the weights that were trained with."""
+    page = build_page(result.folder)
+    assert page.name == "step-2.html"
+    data = read_step(result.folder, 2)
+    assert [path.name for path in (result.folder / "inspect").iterdir()] == ["2.json.gz"]
+    assert len(data["rollouts"]) == 4 * GROUP
+    own, settings = data["routes"][0], data["settings"]
+    routed = [rollout for rollout in data["rollouts"] if rollout["shares"][own] > 0]
+    assert len(routed) / (4 * GROUP) == pytest.approx(result.steps[1]["srpo/routed_share"])
+    by_row = {rollout["row"]: rollout for rollout in data["rollouts"]}
+    assert all(detail["signals"]["student_entropy"] for detail in data["details"])
+    assert all(group["question"].startswith("<|im_start|>user\n") for group in data["groups"])
+    mean = sum(r["sums"][data["betas"].index(settings["beta"])] for r in routed) / max(
+        sum(r["tokens"] for r in routed), 1
+    )
+    for detail in data["details"]:
+        if not (settings["logit_loss"] and by_row[detail["row"]]["shares"][own] > 0):
+            continue
+        signals = detail["signals"]
+        for entropy, weight, importance in zip(
+            signals["teacher_entropy"], signals["trained_weight"], signals["importance"], strict=True
+        ):
+            raw = math.exp(-settings["beta"] * (entropy - data["entropy_floor"]))
+            assert weight == pytest.approx(raw / mean * importance, rel=1e-4)
 
 
 def check_teacher_prompts(result, config: str) -> None:
@@ -51,7 +105,7 @@ def check_teacher_prompts(result, config: str) -> None:
         )
         assert "\nCorrect solution:\n\n" in line["teacher_prompt"]
         assert line["demonstration"] != line["rollout"]
-        if config in ("srpo", "srpo_routing_only", "sdpo_incorrect_only"):
+        if config in ("srpo", "srpo_routing_only", "sdpo_incorrect_only", "srpo_lora"):
             assert line["score"] == 0.0
         if config == "sdpo_correct_only":
             assert line["score"] == 1.0

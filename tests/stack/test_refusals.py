@@ -1,7 +1,5 @@
 """What goes wrong ends the run, at once where it can, with a sentence that says what to change."""
 
-import time
-
 import pytest
 
 from tests.stack.launch import run
@@ -13,18 +11,14 @@ pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
     ("overrides", "environment", "says"),
     [
         (["srpo.topk=100000"], {}, "more than the model's vocabulary"),
-        (["actor_rollout_ref.rollout.n=1"], {}, "needs a sibling"),
-        (["+srpo.top_k=5"], {}, "top_k"),
         ([], {"VERL_USE_EXTERNAL_PLUGINS": "none"}, "did not load the plugin"),
     ],
 )
 def test_refused_before_ray_starts(overrides, environment, says, stack_model, tmp_path):
-    start = time.monotonic()
     result = run(tmp_path, stack_model, overrides=overrides, environment=environment, timeout=120)
     assert result.returncode not in (0, -9)
     assert says in result.log
     assert "Started a local Ray instance" not in result.log
-    assert time.monotonic() - start < 100
 
 
 def test_a_plugin_that_cannot_be_imported_shows_its_own_traceback(stack_model, tmp_path):
@@ -39,6 +33,7 @@ def test_a_plugin_that_cannot_be_imported_shows_its_own_traceback(stack_model, t
     assert "Traceback" in result.log
 
 
+@pytest.mark.nightly
 def test_a_reward_function_that_raises_ends_the_run_with_its_message(stack_model, tmp_path):
     result = run(tmp_path, stack_model, overrides=["reward.custom_reward_function.name=raising"], timeout=300)
     assert result.returncode not in (0, -9)

@@ -26,9 +26,20 @@ def response_logits(model, prompt: torch.Tensor, response: torch.Tensor) -> torc
 
 
 def loss(
-    student, teacher, batch: Batch, *, k: int, alpha: float = 0.5, beta: float = 1.0, tail: bool = True
+    student,
+    teacher,
+    batch: Batch,
+    *,
+    k: int,
+    alpha: float = 0.5,
+    beta: float = 1.0,
+    tail: bool = True,
+    distilled_only: bool = False,
 ) -> tuple[torch.Tensor, dict[int, torch.Tensor]]:
-    """The objective over the whole batch, on policy; and the teacher's entropies per routed row."""
+    """The objective over the whole batch, on policy; and the teacher's entropies per routed row.
+
+    `distilled_only`: SDPO's, over its own tokens alone.
+    """
     routed = set(batch.plan.routed_rows())
     total, tokens = torch.zeros((), dtype=torch.float64), 0
     distilled, entropies = [], {}
@@ -57,9 +68,12 @@ def loss(
                 distilled.append((_jsd(pieces[0], pieces[1], alpha), entropies[row][t], batch.importance[row][t]))
     weights = [math.exp(-beta * float(entropy)) for _, entropy, _ in distilled]
     mean = sum(weights) / max(len(weights), 1)
+    distillation = torch.zeros((), dtype=torch.float64)
     for (divergence, _, importance), weight in zip(distilled, weights, strict=True):
-        total = total + divergence * weight / mean * importance.double()
-    return total / tokens, entropies
+        distillation = distillation + divergence * weight / mean * importance.double()
+    if distilled_only:
+        return distillation / len(distilled), entropies
+    return (total + distillation) / tokens, entropies
 
 
 def _jsd(student: torch.Tensor, teacher: torch.Tensor, alpha: float) -> torch.Tensor:

@@ -44,15 +44,17 @@ def make_batch(
     scores: dict[str, tuple[int, ...]] = SCORES,
     seed: int = 0,
     padding: int = 0,
+    longer: int = 1,
 ) -> Batch:
     """Random tokens, random lengths, some masked response tokens, importance weights in [0.5, 2].
 
+    Prompts and responses are `longer` times as long as the few tokens that most tests want.
     `padding` rows at the end are what verl appends to even out a batch: a long prompt and one masked response token.
     """
     rng = torch.Generator().manual_seed(seed)
 
     def tokens(low: int, high: int) -> torch.Tensor:
-        length = int(torch.randint(low, high, (1,), generator=rng))
+        length = longer * int(torch.randint(low, high, (1,), generator=rng))
         return torch.randint(3, vocabulary, (length,), generator=rng)
 
     keys = [(f"{uid}_{session}_0", score) for uid, group in scores.items() for session, score in enumerate(group)]
@@ -103,7 +105,7 @@ def log_prob_batch(batch: Batch, rows: list[int], **options: Any):
     return tu.get_tensordict(fields, {**defaults, **options})
 
 
-def teacher_batch(batch: Batch, rows: list[int], topk_ids: list[torch.Tensor] | None):
+def teacher_batch(batch: Batch, rows: list[int], topk_ids: list[torch.Tensor] | None, **options: Any):
     """Routed rows, and fillers (unrouted rows) with a prompt of one token."""
     fields = base_fields(batch, rows)
     filler = torch.tensor([0])
@@ -112,7 +114,7 @@ def teacher_batch(batch: Batch, rows: list[int], topk_ids: list[torch.Tensor] | 
     chosen = {name: fields[name] for name in (ROUTED, "responses")} | {TEACHER_PROMPTS: jagged(prompts)}
     if topk_ids is not None:
         chosen[TOPK_IDS] = jagged([topk_ids[row] for row in rows])
-    return tu.get_tensordict(chosen, {"temperature": 1.0, "max_token_len_per_gpu": 2048})
+    return tu.get_tensordict(chosen, {"temperature": 1.0, "max_token_len_per_gpu": 2048, **options})
 
 
 def weights_of(batch: Batch, entropy: list[torch.Tensor], *, beta: float) -> list[torch.Tensor]:

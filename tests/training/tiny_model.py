@@ -14,8 +14,8 @@ CHAT_TEMPLATE = (
 )
 
 
-def build(folder: Path, *, seed: int = 0, tied: bool = False) -> Path:
-    """Write the model once; returns the folder."""
+def build(folder: Path, *, seed: int = 0, tied: bool = False, **dimensions: int) -> Path:
+    """Write the model once; returns the folder. `dimensions` are fields of its config that take other values."""
     if (folder / "config.json").exists():
         return folder
     tokenizer = Tokenizer(models.BPE())
@@ -29,14 +29,17 @@ def build(folder: Path, *, seed: int = 0, tied: bool = False) -> Path:
     fast.chat_template = CHAT_TEMPLATE
     fast.save_pretrained(folder)
     torch.manual_seed(seed)
+    small = {
+        "vocab_size": len(fast),
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "head_dim": 32,
+    }
     config = Qwen3Config(
-        vocab_size=len(fast),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        head_dim=32,
+        **{**small, **dimensions},
         max_position_embeddings=1024,
         tie_word_embeddings=tied,
         eos_token_id=fast.eos_token_id,

@@ -5,6 +5,7 @@ A scenario is a module-level function `(worker, rank, world, payload) -> result`
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import socket
 import tempfile
@@ -12,17 +13,40 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 from tests.compose import compose
 
+# On a GPU the same, in float32 and with the attention that needs no package: what differs is the device.
+_FSDP = "actor_rollout_ref.actor.fsdp_config"
+_PLATFORMS = {
+    "cpu": ["platform=cpu"],
+    "gpu": [
+        "platform=gpu",
+        "+actor_rollout_ref.model.override_config.attn_implementation=sdpa",
+        f"+{_FSDP}.mixed_precision={{param_dtype:fp32,reduce_dtype:fp32,buffer_dtype:fp32}}",
+        "actor_rollout_ref.actor.use_torch_compile=false",
+    ],
+}
+
+
+def on_gpu() -> bool:
+    """Whether `make gpu-check` runs these tests."""
+    return os.environ.get("SRPO_TEST_PLATFORM") == "gpu"
+
 
 def worker_config(model: Path, overrides: Sequence[str] = ()) -> Any:
-    """`actor_rollout_ref` of the config `srpo platform=cpu`, with a learning rate whose updates are seen."""
+    """`actor_rollout_ref` of `run_config`."""
+    return run_config(model, overrides).actor_rollout_ref
+
+
+def run_config(model: Path, overrides: Sequence[str] = ()) -> Any:
+    """The config `srpo`, with a learning rate whose updates are seen."""
     return compose(
         "srpo",
         [
-            "platform=cpu",
+            *_PLATFORMS["gpu" if on_gpu() else "cpu"],
             f"actor_rollout_ref.model.path={model}",
             "actor_rollout_ref.actor.optim.lr=1e-2",
             "actor_rollout_ref.actor.optim.lr_warmup_steps=0",
@@ -31,7 +55,7 @@ def worker_config(model: Path, overrides: Sequence[str] = ()) -> Any:
             "srpo.topk=8",
             *overrides,
         ],
-    ).actor_rollout_ref
+    )
 
 
 def run_ranks(
@@ -42,18 +66,23 @@ def run_ranks(
     overrides: Sequence[str] = (),
     *,
     plain_verl: bool = False,
+    prepare: Callable[[], None] | None = None,
 ) -> Any:
     """Run `scenario` on `world` ranks, each a process; an exception of any rank is raised here.
 
-    `plain_verl` takes verl's own worker instead of ours.
+    `plain_verl` takes verl's own worker instead of ours; `prepare`, a module-level function, runs before it is made.
     """
+    if on_gpu() and world > torch.cuda.device_count():
+        pytest.skip(f"needs {world} GPUs")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     with tempfile.TemporaryDirectory() as folder:
-        torch.multiprocessing.spawn(
-            _rank, args=(world, port, scenario, str(model), payload, list(overrides), plain_verl, folder), nprocs=world
-        )
+        arguments = (world, port, scenario, str(model), payload, list(overrides), plain_verl, prepare, folder)
+        # Ranks fork from a process that has imported what they need, once for all tests; CUDA does not survive a fork.
+        multiprocessing.set_forkserver_preload(["verl.workers.engine_workers", "srpo_verl.training.worker.worker"])
+        method = "spawn" if on_gpu() else "forkserver"
+        torch.multiprocessing.start_processes(_rank, args=arguments, nprocs=world, start_method=method)
         return torch.load(os.path.join(folder, "result.pt"), weights_only=False)
 
 
@@ -66,16 +95,23 @@ def _rank(
     payload: Any,
     overrides: list[str],
     plain_verl: bool,
+    prepare: Callable[[], None] | None,
     folder: str,
 ) -> None:
     torch.set_num_threads(1)
     os.environ.update(
-        RANK=str(rank), WORLD_SIZE=str(world), LOCAL_RANK="0", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
+        RANK=str(rank),
+        WORLD_SIZE=str(world),
+        LOCAL_RANK=str(rank if on_gpu() else 0),
+        MASTER_ADDR="127.0.0.1",
+        MASTER_PORT=str(port),
     )
     from verl.workers.engine_workers import ActorRolloutRefWorker
 
     from srpo_verl.training.worker.worker import SRPOWorker
 
+    if prepare is not None:
+        prepare()
     worker_class = ActorRolloutRefWorker if plain_verl else SRPOWorker
     worker = worker_class(config=worker_config(Path(model), overrides), role="actor")
     worker.init_model()

@@ -60,6 +60,16 @@ def test_all_actors_are_found_under_names_a_person_would_give_them():
     check_watched(running())
 
 
+def test_engines_on_gpus_of_their_own_are_found_too():
+    own = SimpleNamespace(get_replicas=lambda: [replica("own head")], global_load_balancer="own router")
+    found = actors_of(running(standalone_server_manager=own))
+    assert (found["vLLM server 3"], found["vLLM request router 1"]) == ("own head", "own router")
+    assert engines_of(running(standalone_server_manager=own)) == {"vLLM server 0", "vLLM server 2", "vLLM server 3"}
+    # Without engines on the GPUs that train, verl's manager of those is there, and empty.
+    empty = SimpleNamespace(get_replicas=list, global_load_balancer="router")
+    check_watched(running(llm_server_manager=empty, standalone_server_manager=own))
+
+
 def test_while_the_trainer_starts_those_are_found_that_are_there():
     starting = SimpleNamespace(actor_rollout_wg=SimpleNamespace(workers=["a"]))
     assert actors_of(starting) == {**dict(QUEUE), "actor worker, rank 0": "a"}

@@ -80,7 +80,7 @@ def test_a_builder_that_fails(tmp_path):
 
 def test_failures_are_exit_code_1_and_an_explanation(tmp_path, monkeypatch):
     monkeypatch.setattr(demo, "verl_command", lambda *_: [sys.executable, str(FAKE), "raises", "1"])
-    monkeypatch.setattr(demo, "builder_command", lambda *_: NOTHING)
+    monkeypatch.setattr(demo, "builder_command", lambda *_, **__: NOTHING)
     monkeypatch.setattr(demo, "_stop_like_ctrl_c", lambda *_: None)
     result = CliRunner().invoke(demo.app, ["--out", str(tmp_path / "demo")])
     assert result.exit_code == 1

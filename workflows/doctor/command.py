@@ -1,4 +1,4 @@
-"""`srpo doctor [CONFIG_NAME] [overrides...]`."""
+"""`srpo doctor [CONFIG_NAME] [overrides...]`, `srpo doctor --gpu`."""
 
 from __future__ import annotations
 
@@ -32,6 +32,9 @@ def main(
     quick: Annotated[
         bool, typer.Option("--quick", help="Do not import vLLM or start Ray (saves half a minute).")
     ] = False,
+    gpu: Annotated[
+        bool, typer.Option("--gpu", help="Run `make gpu-check` instead: what works on this machine's GPU, in minutes.")
+    ] = False,
 ) -> None:
     """What is wrong with this machine or this config, and how to mend it.
 
@@ -39,6 +42,11 @@ def main(
     sandbox; with a config also at its settings, data files, model, tokenizer and output folder. Nothing is changed.
     Exit code 1 if a check failed (warnings do not count), 2 if the config cannot be composed.
     """
+    if gpu:
+        from workflows.gpu_check.command import FOLDER, check_gpu
+        from workflows.gpu_check.settings import Settings
+
+        check_gpu(Settings("gpu", FOLDER.absolute()))
     console = Console(stderr=as_json)
     warnings.simplefilter("ignore")  # verl's, about engines that are not installed
     config = None

@@ -1,11 +1,13 @@
 """A folder that vLLM can load, from whatever a person names: a model, a checkpoint of verl's, or a run's folder.
 
 verl saves FSDP shards: `global_step_N/actor/{fsdp_config.json, model_world_size_W_rank_R.pt, huggingface/}`. Its own
-merger makes a Hugging Face folder of them, in bfloat16, which is kept in `actor/hf_merged`.
+merger makes a Hugging Face folder of them, in bfloat16, which is kept in `actor/hf_merged`. An adapter is added to the
+weights there, and is kept beside them in `lora_adapter`.
 """
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import re
@@ -15,15 +17,14 @@ import sys
 import zipfile
 from pathlib import Path
 
-from srpo_verl.training.durable.checkpoint_store import MARKER, broken, newest
+from srpo_verl.base.lease import FolderTakenError, take
+from srpo_verl.training.durable.checkpoint_store import MARKER, broken, newest, step_of
+from workflows.evaluate.held_checkpoint import CheckpointError, hold
 from workflows.run_errors import explain
 
 MERGED = "hf_merged"
+LORA = "lora_train_meta.json"  # verl writes it beside the shards of a model with an adapter
 _WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
-
-
-class CheckpointError(ValueError):
-    """A model or checkpoint that cannot be used; the message says why and what to do."""
 
 
 def resolve_model(wanted: str) -> str:
@@ -44,11 +45,23 @@ def resolve_model(wanted: str) -> str:
     if is_model(path):
         return str(path)
     actor = find_actor(path)
-    ready = actor / "huggingface"
-    if is_model(ready):  # saved with checkpoint.save_contents=[..., hf_model]
+    try:
+        atexit.register(hold(actor.parent, "evaluating").release)
+    except OSError as error:  # somebody else's, perhaps
+        print(f"srpo: {actor.parent} cannot be marked ({error}): a run that goes on may remove it", file=sys.stderr)
+    if ready := saved_model(actor):
         return str(ready)
     check_whole(actor)
     return str(merge(actor))
+
+
+def saved_model(actor: Path) -> Path | None:
+    """A model that needs no merging: saved with checkpoint.save_contents=[..., hf_model].
+
+    With an adapter its weights have names that no model has.
+    """
+    ready = actor / "huggingface"
+    return ready if is_model(ready) and not (actor / LORA).is_file() else None
 
 
 def is_model(folder: Path) -> bool:
@@ -69,9 +82,9 @@ def find_actor(path: Path) -> Path:
             return found.folder / "actor"
     # Those of verl's own trainers have no marker; what has one is not whole.
     steps = [step for place in places for step in place.glob("global_step_*/actor") if step.is_dir()]
-    unmarked = [step for step in steps if not (step.parent / MARKER).exists()]
+    unmarked = {step: n for step in steps if not (step.parent / MARKER).exists() and (n := step_of(step.parent))}
     if unmarked:
-        return max(unmarked, key=lambda step: int(step.parent.name.rpartition("_")[2]))
+        return max(unmarked, key=lambda step: unmarked[step])
     if steps:
         reasons = "; ".join(f"{name}: {reason}" for place in places for name, reason in broken(place).items())
         raise CheckpointError(f"{path} holds no checkpoint that is whole ({reasons})")
@@ -102,22 +115,58 @@ def check_whole(actor: Path) -> None:
 
 
 def merge(actor: Path) -> Path:
-    """`actor/hf_merged`, made by `python -m verl.model_merger` under another name first, or found."""
+    """`actor/hf_merged`, found, or made by `python -m verl.model_merger` under another name first; by one at a time.
+
+    Raises CheckpointError.
+    """
+    if is_model(actor / MERGED):
+        return actor / MERGED
+    try:
+        with take(actor.parent, what="merging").keep():
+            return _merged(actor)
+    except FolderTakenError as error:
+        raise CheckpointError(str(error)) from error
+
+
+def _merged(actor: Path) -> Path:
+    if is_model(actor / MERGED):  # by now
+        return actor / MERGED
+    lora = (actor / LORA).is_file()
+    if lora and not _has_base(actor):
+        raise CheckpointError(
+            f"{actor} holds the adapter alone (checkpoint.save_lora_only=true), which is no model without its base. "
+            "Resume the run with save_lora_only=false for a checkpoint that holds both"
+        )
+    return _merge(actor, lora)
+
+
+def _merge(actor: Path, lora: bool) -> Path:
     merged = actor / MERGED
-    if is_model(merged):
-        return merged
     partial = actor / f".{MERGED}.{os.getpid()}"
     shutil.rmtree(merged, ignore_errors=True)
     command = [sys.executable, "-m", "verl.model_merger", "merge", "--backend", "fsdp"]
     command += ["--local_dir", str(actor), "--target_dir", str(partial)]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode != 0 or not is_model(partial):
-            raise CheckpointError(
-                f"verl.model_merger could not merge {actor}:\n{explain(done.stdout + done.stderr)}\n"
-                f"By hand: {' '.join(command)}"
-            )
+        _run(command, actor, partial)
+        if lora:
+            _run([sys.executable, "-m", "workflows.evaluate.adapter", str(partial)], actor, partial)
         partial.rename(merged)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return merged
+
+
+def _has_base(actor: Path) -> bool:
+    """Whether the shards of a model with an adapter name the weights that it is added to. Nothing is unpickled."""
+    shard = next(actor.glob("model_world_size_*_rank_0.pt"))
+    with zipfile.ZipFile(shard) as archive:
+        (names,) = [member for member in archive.namelist() if member.endswith("/data.pkl")]
+        return b".base_layer.weight" in archive.read(names)
+
+
+def _run(command: list[str], actor: Path, made: Path) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0 or not is_model(made):
+        raise CheckpointError(
+            f"{command[2]} could not merge {actor}:\n{explain(done.stdout + done.stderr)}\nBy hand: {' '.join(command)}"
+        )

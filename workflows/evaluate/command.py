@@ -47,6 +47,7 @@ def main(
     The defaults are the paper's protocol. Stopped and started again with the same --out, it goes on where it was.
     A checkpoint of verl's FSDP engine is merged first, by verl's own merger (in bfloat16).
     """
+    from srpo_verl.base.lease import FolderTakenError, LeaseLostError
     from workflows.evaluate.checkpoint import resolve_model
     from workflows.evaluate.engine import Sampling, VLLMEngine
     from workflows.evaluate.grading import load_reward
@@ -83,7 +84,11 @@ def main(
             summary = evaluate(
                 questions, out, engine=load, reward=function, sampling=sampling, batch=batch, progress=show,
                 settings=describe(folder, data, len(questions), **others),
+                tell=lambda text: errors.print(text, markup=False, highlight=False, soft_wrap=True),
             )  # fmt: skip
+    except (FolderTakenError, LeaseLostError) as error:
+        errors.print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(1) from error
     except (ValueError, OSError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.filename is None else None
         errors.print(reason or str(error), style="red", markup=False, highlight=False, soft_wrap=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,13 @@ class SettingsDifferError(ValueError):
 
 
 class Journal:
-    """The items of one evaluation in `folder`. `done` maps the number of a question to its item."""
+    """The items of one evaluation in `folder`. `done` maps the number of a question to its item.
 
-    def __init__(self, folder: Path, settings: Mapping[str, Any]):
+    `may_write` is called before every write, and raises if the folder is another evaluation's by now.
+    """
+
+    def __init__(self, folder: Path, settings: Mapping[str, Any], *, may_write: Callable[[], object] = lambda: None):
+        self._may_write = may_write
         folder.mkdir(parents=True, exist_ok=True)
         self.items = folder / "items.jsonl"
         _agree(folder / "settings.json", json.loads(json.dumps(settings)), started=self.items.exists())
@@ -36,6 +40,7 @@ class Journal:
             OSError: it cannot be written, for instance because the disk is full; what was there before is kept.
         """
         new = [dict(item) for item in items]
+        self._may_write()
         try:
             with self.items.open("a", encoding="utf-8") as file:
                 file.writelines(json.dumps(item, ensure_ascii=False) + "\n" for item in new)

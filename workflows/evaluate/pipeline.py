@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from srpo_verl.base.files import write_atomically
+from srpo_verl.base.lease import Lease, take
 from srpo_verl.config.data_check import check_file
 from workflows.evaluate.engine import Engine, Sampling
 from workflows.evaluate.grading import grade
@@ -30,6 +31,7 @@ def evaluate(
     settings: Mapping[str, Any],
     batch: int = 64,
     progress: Callable[[int, int], object] = lambda done, total: None,
+    tell: Callable[[str], object] = lambda sentence: None,
 ) -> Summary:
     """Evaluates `rows` (verl's schema) and writes items.jsonl and summary.json into `out`.
 
@@ -38,14 +40,31 @@ def evaluate(
         settings: what the answers depend on besides `sampling`; see `describe`.
         batch: questions whose answers are sampled together. What a kill can lose.
         progress: called with the number of questions done and of all.
+        tell: is given a sentence where an earlier evaluation's end is waited for.
 
     Raises:
+        srpo_verl.base.lease.FolderTakenError: another evaluation writes into `out`.
         SettingsDifferError: `out` holds the answers of another evaluation.
         ValueError: not one answer could be graded.
         OSError: `out` cannot be written; what was graded before is in it.
     """
+    with take(out, what="evaluating", tell=tell).keep() as lease:
+        return _evaluate(rows, out, lease, engine, reward, sampling, settings, batch, progress)
+
+
+def _evaluate(
+    rows: Sequence[Mapping[str, Any]],
+    out: Path,
+    lease: Lease,
+    engine: Callable[[], Engine],
+    reward: Callable[..., Any],
+    sampling: Sampling,
+    settings: Mapping[str, Any],
+    batch: int,
+    progress: Callable[[int, int], object],
+) -> Summary:
     described = {**settings, "sampling": sampling.record()}
-    journal = Journal(out, described)
+    journal = Journal(out, described, may_write=lease.check)
     left = [number for number in range(len(rows)) if number not in journal.done]
     progress(len(journal.done), len(rows))
     if left:
@@ -68,6 +87,7 @@ def evaluate(
                 progress(len(journal.done), len(rows))
         described["seconds_of_this_call"] = round(time.monotonic() - started, 1)
     summary = summarise(journal.done.values(), n=sampling.n, seed=sampling.seed, settings=described)
+    lease.check()
     write_atomically(out / SUMMARY, json.dumps(summary.record(), indent=2) + "\n")
     return summary
 

@@ -70,7 +70,8 @@ def _changes(plan: Plan) -> Iterator[Change]:
     if not settings.param_offload:
         yield change(f"{ACTOR}.fsdp_config.param_offload=true", param_offload=True)
     for split in (2, 4, 8):
-        if settings.tensor_parallel < split <= settings.ranks_per_node and settings.shape.kv_heads % split == 0:
+        divides = settings.ranks_per_node % split == 0 and settings.shape.kv_heads % split == 0
+        if divides and split > settings.tensor_parallel:
             yield change(f"{ROLLOUT}.tensor_model_parallel_size={split}", tensor_parallel=split)
 
 
@@ -108,8 +109,9 @@ def _followers(settings: Settings, field: str) -> list[str]:
 
 
 def _longest(settings: Settings, field: str) -> int:
-    """Tokens of the longest row of the pass that a budget is for: it cannot be smaller."""
-    return (settings.max_teacher_prompt if field == "teacher_tokens" else settings.max_prompt) + settings.max_response
+    """Tokens of a rank of the longest row of the pass that a budget is for: it cannot be smaller."""
+    prompt = settings.max_teacher_prompt if field == "teacher_tokens" else settings.max_prompt
+    return -(-(prompt + settings.max_response) // settings.sequence_parallel)
 
 
 def _with_budget(plan: Plan, field: str, tokens: int) -> Change:

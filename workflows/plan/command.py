@@ -13,7 +13,7 @@ from rich.table import Table
 from srpo_verl.launch.hardware import installed
 from workflows.compose_config import ConfigError, compose_config
 from workflows.plan.advice import Change, advise
-from workflows.plan.gpus import GIB, GPU, GPUS, gpu_of
+from workflows.plan.gpus import GIB, GPU, GPUS, gpu_called, gpu_of
 from workflows.plan.memory import Moment
 from workflows.plan.plan import Plan, plan_config
 from workflows.plan.shapes import KNOWN
@@ -100,11 +100,10 @@ def gpu_here() -> GPU | None:
 
     if not torch.cuda.is_available():
         return None
-    name = torch.cuda.get_device_name(0)
-    for known in sorted(GPUS, key=len, reverse=True):
-        if known.lower() in name.lower().replace(" ", ""):
-            return GPUS[known]
-    raise ValueError(f"this machine's {name} is not in the table: give --gpu, one of {', '.join(GPUS)}")
+    found = torch.cuda.get_device_properties(0)
+    if (gpu := gpu_called(found.name, found.total_memory)) is None:
+        raise ValueError(f"this machine's {found.name} is not in the table: give --gpu, one of {', '.join(GPUS)}")
+    return gpu
 
 
 def show(plan: Plan, changes: list[Change], console: Console) -> None:

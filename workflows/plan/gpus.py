@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 
 GIB = 2**30
 
@@ -41,6 +42,18 @@ GPUS = {
         GPU("RTX4090", 24.0, 165, 1.01, 32),
     )
 }
+
+
+def gpu_called(name: str, total: float) -> GPU | None:
+    """The row for a card, by the name and the bytes of memory that torch gives; with that memory.
+
+    None for a card that is not in the table, and for a slice of one (MIG).
+    """
+    words = re.split(r"[^A-Za-z0-9]+", name.replace("RTX ", "RTX"))
+    rows = [gpu for gpu in GPUS.values() if gpu.name.partition("-")[0] in words]
+    if not rows or "MIG" in words:
+        return None
+    return replace(min(rows, key=lambda gpu: abs(gpu.memory - total)), memory_gib=total / GIB)
 
 
 def gpu_of(name: str) -> GPU:

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
 
 from workflows.plan.gpus import GIB
-from workflows.plan.memory import FLOAT, Moment, forward_only, shards, topk_payload, training_moments
+from workflows.plan.memory import (
+    FLOAT,
+    Moment,
+    reference_weights,
+    shards,
+    teacher_rest,
+    teacher_weights,
+    topk_payload,
+    trained,
+    training_moments,
+)
 from workflows.plan.settings import Lengths, Settings
 
 MIB = 2**20
@@ -80,18 +91,33 @@ def cpu_host(settings: Settings, *, routed: float, lengths: Lengths | None = Non
     return HostPlan({**{f"process: {name}": size for name, size in fixed.items()}, **parts}, worker, engine)
 
 
+def pinned_rounding(settings: Settings) -> float:
+    """What the weights take in pinned memory, over their size: torch rounds each tensor up to a power of two there."""
+    taken = exact = 0.0
+    for count, rows, columns in settings.shape.matrices:
+        size = math.ceil(rows / settings.shards) * columns
+        exact += count * size
+        taken += count * 2.0 ** math.ceil(math.log2(size))
+    return taken / exact
+
+
 def gpu_host(settings: Settings, lengths: Lengths) -> HostPlan:
     """Host memory of a node with GPUs: processes, what is offloaded, forward-only engines, loading, payloads."""
     node = settings.ranks_per_node
     shard = shards(settings)
+    rounding = pinned_rounding(settings)
     tokens = settings.rollouts * (lengths.prompt + lengths.response)
     readers = node if settings.shape.tied else 1
     parts = {
         "processes": sum(processes(settings).values()),
-        "teacher, pinned": node * forward_only(settings, teacher=True),
-        "reference, pinned": node * forward_only(settings, teacher=False),
-        "offloaded weights": node * shard if settings.param_offload else 0.0,
-        "offloaded AdamW states": node * 2 * shard if settings.optimizer_offload else 0.0,
+        "teacher, pinned": node * teacher_weights(settings) * rounding if settings.teacher_offload else 0.0,
+        "teacher's last bits": node * teacher_rest(settings),
+        "reference, pinned": node * reference_weights(settings) * rounding,
+        # verl offloads without waiting, which torch does into pinned memory.
+        "offloaded weights, pinned": node * shard * rounding if settings.param_offload else 0.0,
+        "offloaded AdamW states, pinned": node * 2 * trained(settings) * rounding
+        if settings.optimizer_offload
+        else 0.0,
         # A model with a tied embedding is read by every rank, another by the first alone.
         "loading the model": readers * settings.shape.parameters * FLOAT,
         "transfer queue": tokens * 64 + topk_payload(settings.rollouts * lengths.response, settings.topk),

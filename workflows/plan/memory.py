@@ -19,6 +19,12 @@ FLOAT = 4
 CUDA_OVERHEAD = 2.5 * GIB
 # Assumed: what the caching allocator reserves beyond what is allocated, as a share of what training allocates.
 FRAGMENTATION = 0.05
+# Float32 copies of `chunk_size` rows of logits that the teacher's targets make at once (`core/targets.py`): the rows,
+# shifted, their softmax, and the product of these; half of one are the rows themselves where they do not lie together.
+# Measured: torch.profiler's allocations, 4.55 for 256 of 1,024 rows in bfloat16, 4.05 in float32.
+TARGET_CHUNKS = 4.5
+# Elements of a block of `srpo.fused_linear` (`core/linear_log_probs.py`); at most four exist at once.
+LOGIT_BLOCK = 1024 * 2048
 # Assumed: CUDA graphs and workspaces that a sleeping vLLM keeps.
 SLEEPING_ENGINE = 1.0 * GIB
 # Assumed: activations and graphs inside vLLM's share, per token that it batches.
@@ -80,22 +86,33 @@ def logits_bytes(shape: ModelShape, tokens: float, element: int) -> float:
 
 
 def update_logit_copies(
-    element: int, *, flash_cross_entropy: bool, routed: float, logit_loss: bool, divided: bool = False
+    element: int,
+    *,
+    flash_cross_entropy: bool,
+    routed: float,
+    logit_loss: bool,
+    divided: bool = False,
+    one_pass: bool = False,
 ) -> float:
     """How many (tokens, V) tensors exist at the worst moment of the loss' backward pass.
 
     The logits, and their quotient by a temperature other than 1. The gradient of flash-attn's cross-entropy overwrites
     them. Otherwise verl takes log-softmax row by row: the rows' gradients are stacked into one tensor, and in bfloat16
     the log-softmax itself is kept. The logit loss keeps the softmax of the routed rows (their share of a copy); its
-    gradient is made in place, and is a copy of its own for divided logits only.
+    gradient is made in place, and is a copy of its own for divided logits only. In one pass (`srpo.one_pass`) the
+    gradient of all losses takes the place of the logits.
     """
+    if one_pass:
+        return 1.0 + (2.0 if divided else 0.0)
     copies = 1.0 if flash_cross_entropy else 3.0 + (1.0 if element < FLOAT else 0.0)
     copies += 1.0 if divided else 0.0
     return copies + (routed + (1.0 if divided else 0.0) if logit_loss else 0.0)
 
 
-def forward_logit_copies(*, entropy_chunk: int | None, tokens: float) -> float:
-    """(tokens, V) tensors of the old-log-prob pass: the logits, and softmax and product of the entropy."""
+def forward_logit_copies(*, entropy_chunk: int | None, tokens: float, one_pass: bool = False) -> float:
+    """(tokens, V) tensors of the old-log-prob pass: the logits, and verl's softmax and product of the entropy."""
+    if one_pass:
+        return 1.0
     return 1.0 + 2.0 * (min(1.0, entropy_chunk / tokens) if entropy_chunk else 1.0)
 
 
@@ -114,15 +131,37 @@ def topk_payload(tokens: float, k: int) -> float:
 
 
 def shards(settings: Settings) -> float:
-    """Bytes of one rank's share of the weights."""
-    return settings.shape.parameters * settings.weight_bytes / settings.shards
+    """Bytes of one rank's share of the weights, an adapter included."""
+    return (settings.shape.parameters + settings.adapter) * settings.weight_bytes / settings.shards
 
 
-def forward_only(settings: Settings, *, teacher: bool) -> float:
-    """One rank's share of the teacher's float32 weights, or of the reference's (in bfloat16 below float32 compute)."""
-    if teacher:
-        return settings.shape.parameters * FLOAT / settings.shards if settings.teacher_weights else 0.0
-    return settings.shape.parameters * settings.weight_bytes / settings.shards if settings.reference else 0.0
+def teacher_weights(settings: Settings) -> float:
+    """One rank's share of the teacher's own model."""
+    return settings.shape.parameters * settings.teacher_bytes / settings.shards if settings.teacher_weights else 0.0
+
+
+def teacher_adapter(settings: Settings) -> float:
+    """One rank's share of the adapter that a moving teacher keeps instead of a model; float32."""
+    own = settings.teacher_in_actor and settings.moving_teacher
+    return settings.adapter * FLOAT / settings.shards if own else 0.0
+
+
+def teacher_rest(settings: Settings) -> float:
+    """One rank's share of the bytes beside a bfloat16 teacher that moves (`core/split_float.py`); on the host."""
+    narrow = settings.teacher_weights and settings.moving_teacher and settings.teacher_bytes < FLOAT
+    return settings.shape.parameters / settings.shards if narrow else 0.0
+
+
+def reference_weights(settings: Settings) -> float:
+    """One rank's share of the weights of a KL reference."""
+    # Beside an adapter the reference is the actor's model without it.
+    own = settings.reference and not settings.adapter
+    return settings.shape.parameters * settings.weight_bytes / settings.shards if own else 0.0
+
+
+def trained(settings: Settings) -> float:
+    """One rank's share of a tensor for each parameter that has a gradient, in the type of the weights."""
+    return settings.trained * settings.weight_bytes / settings.shards
 
 
 def micro_batch_tokens(tokens: float, budget: float, *, full: bool) -> float:
@@ -150,12 +189,15 @@ def training_moments(
     update = micro_batch_tokens(rollouts / settings.mini_batches * length, settings.actor_tokens, full=full)
     forward = micro_batch_tokens(rollouts * length, settings.log_prob_tokens, full=full)
     element = settings.compute_bytes
-    grads, adam = shard, ADAM_STATES * shard
-    resident = {"weights": shard}
+    grads = trained(settings)
+    adam = ADAM_STATES * grads
+    resident = {"weights": shard, "teacher's adapter": teacher_adapter(settings)}
     if settings.cpu:
-        # On GPUs forward-only engines keep their weights in host memory (`host_parts`).
-        resident["teacher"] = forward_only(settings, teacher=True)
-        resident["reference"] = forward_only(settings, teacher=False)
+        # On GPUs the reference's weights rest in host memory (`gpu_host`), and the teacher's unless told otherwise.
+        resident["teacher"] = teacher_weights(settings) + teacher_rest(settings)
+        resident["reference"] = reference_weights(settings)
+    elif not settings.teacher_offload:
+        resident["teacher"] = teacher_weights(settings)
     idle_adam = {} if settings.optimizer_offload else {"AdamW states": adam}
     passing = {"gathered layers": gathered(shape, element)}
     moments = [
@@ -167,7 +209,9 @@ def training_moments(
                 **passing,
                 "logits": logits_bytes(shape, forward, element)
                 * (
-                    forward_logit_copies(entropy_chunk=settings.entropy_chunk, tokens=forward)
+                    forward_logit_copies(
+                        entropy_chunk=settings.entropy_chunk, tokens=forward, one_pass=settings.one_pass
+                    )
                     + (1.0 if settings.divided else 0.0)
                 ),
                 "activations": forward * working_elements(shape) * element,
@@ -185,9 +229,12 @@ def training_moments(
                     **resident,
                     **idle_adam,
                     **passing,
+                    **({} if settings.cpu or settings.teacher_streams else {"teacher": teacher_weights(settings)}),
+                    # The actor's own waits while the teacher's is in its place.
+                    "student's adapter": teacher_adapter(settings),
                     "logits": logits_bytes(shape, teacher, element),
                     # On a CPU pieces are of a MB (`srpo_verl/core/rows.py`).
-                    "one chunk in float32": 0.0 if settings.cpu else 2 * settings.chunk * shape.vocab * FLOAT,
+                    "chunks in float32": 0.0 if settings.cpu else TARGET_CHUNKS * settings.chunk * shape.vocab * FLOAT,
                     "activations": teacher * working_elements(shape) * element,
                     "attention mask": attention_mask(teacher, 1, element) if settings.mask else 0.0,
                     "top-K payload": topk_payload(teacher, settings.topk),
@@ -200,6 +247,7 @@ def training_moments(
         routed=routed,
         logit_loss=settings.logit_loss,
         divided=settings.divided,
+        one_pass=settings.one_pass,
     )
     learning = {
         **resident,
@@ -212,7 +260,8 @@ def training_moments(
         else 0.0,
         "top-K payload": topk_payload(update, settings.topk) if settings.logit_loss else 0.0,
     }
-    largest = max(shape.layer_parameters, shape.embedding_parameters)
+    # Of the weights beneath an adapter there are none.
+    largest = 0 if settings.adapter else max(shape.layer_parameters, shape.embedding_parameters)
     moments += [
         Moment("loss", {**learning, "logits": logits_bytes(shape, update, element) * copies}),
         Moment(
@@ -225,10 +274,20 @@ def training_moments(
         ),
         Moment(
             "optimizer step",
-            {**resident, "gradients": grads, "AdamW states": adam, "AdamW temporaries": shard},
+            {**resident, "gradients": grads, "AdamW states": adam, "AdamW temporaries": grads},
         ),
     ]
+    if settings.fused_linear:
+        moments = [_without_logits(moment) for moment in moments]
     return [_with_overhead(moment, settings) for moment in moments]
+
+
+def _without_logits(moment: Moment) -> Moment:
+    """`srpo.fused_linear`: four blocks of logits in float32, and none beside."""
+    if "logits" not in moment.parts:
+        return moment
+    kept = {name: size for name, size in moment.parts.items() if name not in ("logits", "chunks in float32")}
+    return Moment(moment.name, {**kept, "blocks of logits": float(4 * LOGIT_BLOCK * FLOAT)})
 
 
 def _with_overhead(moment: Moment, settings: Settings) -> Moment:
@@ -271,7 +330,8 @@ def generation_moments(settings: Settings, gpu: GPU) -> list[Moment]:
     engine = rollout_engine(settings, gpu)
     trainer = {
         "weights": 0.0 if settings.param_offload else shard,
-        "AdamW states": 0.0 if settings.optimizer_offload else ADAM_STATES * shard,
+        "AdamW states": 0.0 if settings.optimizer_offload else ADAM_STATES * trained(settings),
+        "teacher's adapter": teacher_adapter(settings),
     }
     largest = max(settings.shape.embedding_parameters, settings.shape.hidden * settings.shape.mlp)
     sync = {
@@ -296,9 +356,9 @@ def generation_moments(settings: Settings, gpu: GPU) -> list[Moment]:
 
 
 def checkpoint_bytes(settings: Settings) -> float:
-    """One checkpoint: weights in their own type, AdamW states in float32, the EMA teacher in float32."""
-    count = settings.shape.parameters
-    total = count * settings.weight_bytes
-    if settings.save_optimizer:
-        total += count * ADAM_STATES * settings.weight_bytes
-    return total + (count * FLOAT if settings.moving_teacher else 0.0)
+    """One checkpoint: weights in their own type, AdamW states in float32, the EMA teacher with all its bits."""
+    own = shards(settings) if settings.save_base else trained(settings)
+    total = own + (ADAM_STATES * trained(settings) if settings.save_optimizer else 0.0)
+    if settings.moving_teacher:
+        total += teacher_weights(settings) + teacher_rest(settings) + teacher_adapter(settings)
+    return total * settings.shards

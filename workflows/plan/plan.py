@@ -119,7 +119,8 @@ def plan_config(
         config: see `workflows.compose_config`.
         gpu: a row of `workflows.plan.gpus`; not needed for platform=cpu, where this machine is measured.
         routed: share of rollouts that are distilled; that of early training by default.
-        response, prompt: mean tokens of a response and of a prompt; a share of their limits by default.
+        response: mean tokens of a response; a share of their limit by default.
+        prompt: the same of a prompt.
         flash_cross_entropy: flash-attn is installed, so that verl's log-probs need no copies of the logits, and the
             attention no mask.
         expected: memory for rollouts of the mean lengths, evenly split, instead of the worst case.

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from workflows.plan.gpus import GIB, GPU
-from workflows.plan.memory import FLOAT, micro_batches
+from workflows.plan.memory import FLOAT, micro_batches, teacher_rest, teacher_weights, trained
 from workflows.plan.settings import Lengths, Settings
 from workflows.plan.shapes import ModelShape
 
@@ -100,19 +100,26 @@ def step_seconds(
         stages["teacher"] = pass_seconds(settings, taught, teaching, settings.teacher_tokens, 1.0, gpu, assumed)
         if settings.teacher_weights and not settings.cpu:
             count = micro_batches(taught * teaching / settings.ranks, settings.teacher_tokens)
-            stages["teacher"] += count * shard * FLOAT / assumed.host_link
-    backward = 4.0 if settings.checkpointing else 3.0
+            loads = count if settings.teacher_streams else 2 if settings.teacher_offload else 0
+            stages["teacher"] += loads * teacher_weights(settings) / assumed.host_link
+    # Weights beneath an adapter have no gradient, which is a third of a step's products.
+    backward = (4.0 if settings.checkpointing else 3.0) - (1.0 if settings.adapter else 0.0)
     per_mini_batch = settings.rollouts / settings.mini_batches
     stages["update"] = settings.mini_batches * (
         pass_seconds(settings, per_mini_batch, length, settings.actor_tokens, backward, gpu, assumed)
         # AdamW reads weight, gradient and both states, and writes weight and states.
-        + 7 * shard * settings.weight_bytes / (gpu.bandwidth_tbs * 1e12 * assumed.bandwidth)
-        + (4 * shard * FLOAT / assumed.host_link if settings.optimizer_offload else 0.0)
+        + 7 * trained(settings) / (gpu.bandwidth_tbs * 1e12 * assumed.bandwidth)
+        + (4 * trained(settings) / assumed.host_link if settings.optimizer_offload else 0.0)
         + (2 * shard * FLOAT / assumed.host_link if settings.param_offload else 0.0)
     )
     if settings.moving_teacher:
-        # The actor's shard goes to the teacher's memory; there it is read with the teacher's, which is written.
-        stages["teacher's EMA"] = 4 * shard * FLOAT / assumed.host_link
+        # Shards that rest on the host come to the GPU, and the teacher's go back. There, as on a CPU, teacher and actor
+        # are read for the step, teacher written, and both read for their distance.
+        moved = 2 * (teacher_weights(settings) if settings.teacher_offload else 0.0) + 2 * teacher_rest(settings)
+        moved += shard * FLOAT if settings.param_offload else 0.0
+        stages["teacher's EMA"] = (0.0 if settings.cpu else moved / assumed.host_link) + 5 * shard * FLOAT / (
+            gpu.bandwidth_tbs * 1e12 * assumed.bandwidth
+        )
     sync = shape.parameters * (FLOAT / (gpu.link_gbs * 1e9) + 3 * settings.rollout_bytes / assumed.host_link)
     stages["weight sync"] = sync
     stages["driver"] = assumed.driver

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,6 +49,8 @@ class Settings:
     actor_tokens: int
     log_prob_tokens: int
     teacher_tokens: int
+    # Over how many ranks a row is split.
+    sequence_parallel: int
     prompts: int
     group: int
     mini_batches: int
@@ -55,10 +58,21 @@ class Settings:
     max_response: int
     max_teacher_prompt: int
     max_model_len: int
+    # Of an adapter that is trained in place of the weights; 0 without.
+    adapter: int
+    # Whether the teacher is the actor's model, with another adapter or none.
+    teacher_in_actor: bool
     teacher_weights: bool
+    teacher_bytes: int
+    # Between the teacher's passes, and in them, its weights are on the host.
+    teacher_offload: bool
+    teacher_streams: bool
     teacher_forward: bool
     moving_teacher: bool
     logit_loss: bool
+    # Whether log-probs and losses have one gradient in the logits' place, and whether there are logits at all.
+    one_pass: bool
+    fused_linear: bool
     # Whether the logits are divided by a temperature.
     divided: bool
     topk: int
@@ -71,9 +85,15 @@ class Settings:
     max_sequences: int
     bucket: int
     save_optimizer: bool
+    save_base: bool
     agents: int
     reward_workers: int
     storage_units: int
+
+    @property
+    def trained(self) -> int:
+        """Parameters that have a gradient."""
+        return self.adapter or self.shape.parameters
 
     @property
     def rollouts(self) -> int:
@@ -93,25 +113,32 @@ def settings_of(config: DictConfig, *, shape: ModelShape | None = None, flash_at
 
     Raises:
         UnknownModel: the model's dimensions cannot be had.
-        ValueError: a setting that the plan does not cover, as LoRA.
+        ValueError: a setting that the plan does not cover, as an adapter on embeddings.
     """
     group, data, trainer = config.actor_rollout_ref, config.data, config.trainer
     actor, rollout, model = group.actor, group.rollout, group.model
     engine, srpo = actor.fsdp_config, srpo_settings(config.srpo)
-    if model.lora_rank > 0:
-        raise ValueError("actor_rollout_ref.model.lora_rank > 0: adapters are not planned for")
     if actor.strategy not in ("fsdp", "fsdp2"):
         raise ValueError(f"actor_rollout_ref.actor.strategy={actor.strategy}: only fsdp2 and fsdp are planned for")
+    if trainer.v1.trainer_mode == "srpo_separate_async":
+        raise ValueError(
+            "trainer.v1.trainer_mode=srpo_separate_async: engines on GPUs of their own are not planned for"
+        )
     ranks = trainer.n_gpus_per_node * trainer.nnodes
     shards = engine.fsdp_size if 0 < engine.fsdp_size < ranks else ranks
     precision = OmegaConf.to_container(engine.mixed_precision) if engine.get("mixed_precision") else {}
     assert isinstance(precision, dict)
-    longest = data.max_prompt_length + data.max_response_length
+    # Ranks that share rows have an equal part of each.
+    split = max(actor.ulysses_sequence_parallel_size, engine.ulysses_sequence_parallel_size)
+    longest = math.ceil((data.max_prompt_length + data.max_response_length) / split)
     actor_tokens, log_prob_tokens = (_budget(*item, longest) for item in _budgets(actor, rollout))
     max_teacher_prompt = _max_teacher_prompt(config, srpo) if srpo.distils else 0
     attention = (model.override_config or {}).get("attn_implementation")
+    shape = shape or shape_of(str(model.path))
+    adapter, moves = _adapter(model, shape), srpo.moves_teacher
+    in_actor = adapter > 0 and srpo.teacher.path is None and not (moves and srpo.teacher.lora_ema == "exact")
     return Settings(
-        shape=shape or shape_of(str(model.path)),
+        shape=shape,
         cpu=trainer.device == "cpu",
         ranks=ranks,
         ranks_per_node=trainer.n_gpus_per_node,
@@ -129,19 +156,27 @@ def settings_of(config: DictConfig, *, shape: ModelShape | None = None, flash_at
         log_prob_tokens=log_prob_tokens,
         teacher_tokens=max(
             srpo.teacher.max_token_len_per_gpu or rollout.log_prob_max_token_len_per_gpu,
-            max_teacher_prompt + data.max_response_length,
+            math.ceil((max_teacher_prompt + data.max_response_length) / split),
         ),
+        sequence_parallel=split,
         prompts=data.train_batch_size,
         group=rollout.n,
         mini_batches=max(1, data.train_batch_size // actor.ppo_mini_batch_size) * actor.ppo_epochs,
         max_prompt=data.max_prompt_length,
         max_response=data.max_response_length,
         max_teacher_prompt=max_teacher_prompt,
-        max_model_len=rollout.max_model_len or longest,
-        teacher_weights=srpo.owns_teacher,
+        max_model_len=rollout.max_model_len or data.max_prompt_length + data.max_response_length,
+        adapter=adapter,
+        teacher_in_actor=in_actor,
+        teacher_weights=srpo.owns_teacher and not in_actor,
+        teacher_bytes=_BYTES[srpo.teacher.dtype],
+        teacher_offload=srpo.teacher.offload_policy or srpo.teacher.param_offload,
+        teacher_streams=srpo.teacher.offload_policy,
         teacher_forward=srpo.distils,
         moving_teacher=srpo.moves_teacher,
         logit_loss=srpo.logit_loss,
+        one_pass=srpo.own_log_probs,
+        fused_linear=srpo.fused_linear,
         divided=rollout.temperature != 1,
         topk=srpo.topk if srpo.logit_loss else 1,
         chunk=srpo.chunk_size,
@@ -153,10 +188,18 @@ def settings_of(config: DictConfig, *, shape: ModelShape | None = None, flash_at
         max_sequences=rollout.max_num_seqs,
         bucket=rollout.checkpoint_engine.update_weights_bucket_megabytes << 20,
         save_optimizer="optimizer" in actor.checkpoint.save_contents,
+        save_base=not (adapter and actor.checkpoint.get("save_lora_only")),
         agents=rollout.agent.num_workers,
         reward_workers=config.reward.num_workers,
         storage_units=config.transfer_queue.backend.SimpleStorage.num_data_storage_units,
     )
+
+
+def _adapter(model: Any, shape: ModelShape) -> int:
+    if model.lora_rank <= 0:
+        return 0
+    chosen = model.target_modules
+    return shape.adapter_parameters(model.lora_rank, None if chosen == "all-linear" else list(chosen))
 
 
 def lengths_of(settings: Settings, response: float | None = None, prompt: float | None = None) -> Lengths:

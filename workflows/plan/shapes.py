@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,36 @@ class ModelShape:
         norms = 2 * self.hidden + (2 * self.head_dim if self.qk_norm else 0)
         biases = self.query + 2 * self.key if self.qkv_bias else 0
         return attention + 3 * self.hidden * self.mlp + norms + biases
+
+    @property
+    def matrices(self) -> list[tuple[int, int, int]]:
+        """How many there are of them, rows and columns, of all parameters but the vectors."""
+        hidden, query, key, mlp = self.hidden, self.query, self.key, self.mlp
+        layer = [(1, query, hidden), (2, key, hidden), (1, hidden, query), (2, mlp, hidden), (1, hidden, mlp)]
+        embeddings = 1 if self.tied else 2
+        return [(self.layers * n, rows, columns) for n, rows, columns in layer] + [(embeddings, self.vocab, hidden)]
+
+    def adapter_parameters(self, rank: int, modules: Collection[str] | None = None) -> int:
+        """Of LoRA's A and B on these linear layers of the decoder, by default all of them.
+
+        Raises:
+            ValueError: a module that is none of them.
+        """
+        hidden, query, key, mlp = self.hidden, self.query, self.key, self.mlp
+        ends = {
+            "q_proj": hidden + query,
+            "k_proj": hidden + key,
+            "v_proj": hidden + key,
+            "o_proj": query + hidden,
+            "gate_proj": hidden + mlp,
+            "up_proj": hidden + mlp,
+            "down_proj": mlp + hidden,
+        }
+        if unknown := set(modules or ()) - set(ends):
+            raise ValueError(
+                f"adapters on {', '.join(sorted(unknown))} are not planned for; on {', '.join(ends)} they are"
+            )
+        return self.layers * rank * sum(ends[name] for name in modules or ends)
 
     @property
     def embedding_parameters(self) -> int:

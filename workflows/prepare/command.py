@@ -23,7 +23,9 @@ class BadRows(StrEnum):
 
 @app.command()
 def main(
-    name: Annotated[str | None, typer.Argument(help="Which benchmark, as --list shows it, or module:NAME.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="Which benchmark, as --list shows it, module:NAME, or reasoning-gym:NAME.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder to write; runs/data/NAME by default.")] = None,
     source: Annotated[
         Path | None,
@@ -38,6 +40,10 @@ def main(
     force: Annotated[bool, typer.Option("--force", help="Replace a data set that is already prepared.")] = False,
     reward_kwargs: Annotated[
         str, typer.Option(help="Of the grader that checks the gold answers, as JSON (docs/rewards.md).")
+    ] = "{}",
+    dataset_kwargs: Annotated[
+        str,
+        typer.Option(help="Of a generated data set, as JSON: train_rows, test_rows, seed, and settings of its own."),
     ] = "{}",
     list_all: Annotated[bool, typer.Option("--list", help="Show the benchmarks and end.")] = False,
 ) -> None:
@@ -59,7 +65,7 @@ def main(
             raise typer.BadParameter("name a benchmark; `srpo prepare --list` shows them")
         if split not in (None, "train", "test"):
             raise typer.BadParameter(f"--split {split}: it is train or test")
-        folder = out or Path("runs/data") / name
+        folder = out or Path("runs/data") / name.replace(":", "-")
         with Progress(console=errors, transient=True) as bar:
 
             def progress(what: str, total: int) -> Callable[[], object]:
@@ -68,7 +74,8 @@ def main(
 
             reports = prepare(
                 name, folder, source=source, split=split, rows=rows, bad_rows=bad_rows.value, strict=strict,
-                force=force, reward_kwargs=json_object(reward_kwargs, "--reward-kwargs"), progress=progress,
+                force=force, reward_kwargs=json_object(reward_kwargs, "--reward-kwargs"),
+                dataset_kwargs=json_object(dataset_kwargs, "--dataset-kwargs"), progress=progress,
             )  # fmt: skip
     except PrepareError as error:
         errors.print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)

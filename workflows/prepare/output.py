@@ -5,11 +5,13 @@ from __future__ import annotations
 import errno
 import json
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from srpo_verl.base.files import replacing
+from srpo_verl.base.lease import FolderTakenError, LeaseLostError, take
 from workflows.prepare.adapters.benchmark import PrepareError
 
 MANIFEST = "manifest.json"
@@ -22,6 +24,35 @@ def refuse_finished(folder: Path, *, force: bool) -> None:
         raise PrepareError(f"{folder} holds a prepared data set: name another --out, or replace it with --force")
     if folder.exists() and not folder.is_dir():
         raise PrepareError(f"--out {folder} is a file; name a folder")
+
+
+@contextmanager
+def folder_of_its_own(folder: Path) -> Iterator[Callable[[], None]]:
+    """No other preparation writes into `folder` meanwhile; PrepareError if one does, or did and took over.
+
+    What it gives is called before the first write. Where nothing is written, nothing is left.
+    """
+    writes = False
+
+    def begin() -> None:
+        nonlocal writes
+        lease.check()
+        writes = True
+
+    try:
+        lease = take(folder, what="preparing").keep()
+    except FolderTakenError as error:
+        raise PrepareError(str(error)) from error
+    except OSError as error:
+        raise _said(error, folder) from error
+    try:
+        yield begin
+    except LeaseLostError as error:
+        raise PrepareError(str(error)) from error
+    finally:
+        lease.remove()
+        if not writes and not any(folder.iterdir()):
+            folder.rmdir()
 
 
 def write(folder: Path, splits: Mapping[str, Sequence[dict[str, Any]]], manifest: dict[str, Any]) -> None:
@@ -74,11 +105,15 @@ def _guarded(action: Callable[[], Any], path: Path) -> None:
     try:
         action()
     except OSError as error:
+        raise _said(error, path) from error
+
+
+def _said(error: OSError, path: Path) -> PrepareError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
         place = next(parent for parent in (path, *path.parents) if parent.exists())
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            free = shutil.disk_usage(place).free / 2**20
-            raise PrepareError(
-                f"{path} could not be written: the disk is full ({free:.0f} MiB free). Make room or name "
-                "another --out, and run the command again"
-            ) from error
-        raise PrepareError(f"{path} could not be written: {error.strerror or error}") from error
+        free = shutil.disk_usage(place).free / 2**20
+        return PrepareError(
+            f"{path} could not be written: the disk is full ({free:.0f} MiB free). Make room or name "
+            "another --out, and run the command again"
+        )
+    return PrepareError(f"{path} could not be written: {error.strerror or error}")

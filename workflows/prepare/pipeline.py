@@ -58,6 +58,7 @@ def prepare(
     strict: bool = False,
     force: bool = False,
     reward_kwargs: Mapping[str, Any] | None = None,
+    dataset_kwargs: Mapping[str, Any] | None = None,
     progress: Callable[[str, int], Callable[[], object]] = lambda what, total: lambda: None,
 ) -> dict[str, SplitReport]:
     """Prepares the benchmark `name` in the folder `out`.
@@ -68,6 +69,7 @@ def prepare(
         rows: keep the first so many of each split.
         bad_rows: what to do with rows whose gold answer the grader does not accept.
         reward_kwargs: for the grader that checks the gold answers, as in `reward.custom_reward_function.reward_kwargs`.
+        dataset_kwargs: settings of a data set that is generated.
         strict: a difference from the published rows is an error.
         progress: called with a stage and its number of steps, returns what is to be called after each.
 
@@ -76,7 +78,26 @@ def prepare(
     """
     benchmark = registry.find(name)
     output.refuse_finished(out, force=force)
-    raw = sources.from_files(benchmark, source, split) if source else sources.from_hub(benchmark)
+    with output.folder_of_its_own(out) as begin_to_write:
+        output.refuse_finished(out, force=force)  # another preparation may have ended meanwhile
+        raw = _raw_rows(benchmark, source, split, dataset_kwargs or {})
+        reports, written = _make(benchmark, raw, rows, bad_rows, reward_kwargs, progress)
+        refuse(benchmark, reports, bad_rows=bad_rows, strict=strict)
+        described = manifest(benchmark, reports, source=source, bad_rows=bad_rows, dataset_kwargs=dataset_kwargs or {})
+        begin_to_write()
+        output.write(out, written, described)
+    return reports
+
+
+def _make(
+    benchmark: Benchmark,
+    raw: Mapping[str, Sequence[Row]],
+    rows: int | None,
+    bad_rows: BadRows,
+    reward_kwargs: Mapping[str, Any] | None,
+    progress: Callable[[str, int], Callable[[], object]],
+) -> tuple[dict[str, SplitReport], dict[str, list[dict[str, Any]]]]:
+    """What became of each split, and its rows."""
     reports: dict[str, SplitReport] = {}
     written: dict[str, list[dict[str, Any]]] = {}
     for name_of_split, of_split in sorted(raw.items(), reverse=True):  # train, test
@@ -95,9 +116,17 @@ def prepare(
         written[name_of_split] = [row for number, row in kept.items() if number not in left_out]
         report.rows, report.dropped = len(written[name_of_split]), len(left_out)
         reports[name_of_split] = report
-    refuse(benchmark, reports, bad_rows=bad_rows, strict=strict)
-    output.write(out, written, manifest(benchmark, reports, source=source, bad_rows=bad_rows))
-    return reports
+    return reports, written
+
+
+def _raw_rows(
+    benchmark: Benchmark, source: Path | None, split: str | None, dataset_kwargs: Mapping[str, Any]
+) -> dict[str, list[Row]]:
+    if dataset_kwargs and (source or not benchmark.generate):
+        raise PrepareError(f"--dataset-kwargs is for generated data sets, and {source or benchmark.name} is not one")
+    if source:
+        return sources.from_files(benchmark, source, split)
+    return benchmark.generate(dataset_kwargs) if benchmark.generate else sources.from_hub(benchmark)
 
 
 def adapt_rows(
@@ -147,7 +176,12 @@ def refuse(benchmark: Benchmark, reports: dict[str, SplitReport], *, bad_rows: B
 
 
 def manifest(
-    benchmark: Benchmark, reports: dict[str, SplitReport], *, source: Path | None, bad_rows: BadRows
+    benchmark: Benchmark,
+    reports: dict[str, SplitReport],
+    *,
+    source: Path | None,
+    bad_rows: BadRows,
+    dataset_kwargs: Mapping[str, Any],
 ) -> dict[str, Any]:
     """What stands beside the data."""
     return {
@@ -155,9 +189,7 @@ def manifest(
         "benchmark": benchmark.name,
         "data_source": benchmark.data_source,
         "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "source": {"files": _fingerprints(source)}
-        if source
-        else {"hub": {split: asdict(place) for split, place in benchmark.hub.items()}},
+        "source": _source(benchmark, source, dataset_kwargs),
         "columns": ["data_source", "prompt", "ability", "reward_model", "extra_info"],
         "bad_rows": bad_rows,
         "splits": {
@@ -175,6 +207,14 @@ def manifest(
             for split, report in reports.items()
         },
     }
+
+
+def _source(benchmark: Benchmark, source: Path | None, dataset_kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    if source:
+        return {"files": _fingerprints(source)}
+    if benchmark.generate:
+        return {"generated": {"by": benchmark.elsewhere, "dataset_kwargs": dict(dataset_kwargs)}}
+    return {"hub": {split: asdict(place) for split, place in benchmark.hub.items()}}
 
 
 def _fingerprints(source: Path) -> dict[str, str]:

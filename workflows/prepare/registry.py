@@ -1,11 +1,12 @@
-"""Benchmarks by name: ours, those of the entry-point group `srpo_verl.datasets` (its name there), and `module:NAME`."""
+"""Benchmarks by name: ours, those of the entry-point group `srpo_verl.datasets` (its name there), `module:NAME`, and
+`reasoning-gym:NAME`."""
 
 from __future__ import annotations
 
 import difflib
 from importlib.metadata import EntryPoint, entry_points
 
-from workflows.prepare.adapters import maths, programs, sciknoweval, tooluse
+from workflows.prepare.adapters import maths, programs, reasoning_gym, sciknoweval, tooluse
 from workflows.prepare.adapters.benchmark import Benchmark, PrepareError
 
 ENTRY_POINT_GROUP = "srpo_verl.datasets"
@@ -18,6 +19,8 @@ BUILTIN = {
 
 def find(name: str) -> Benchmark:
     """The benchmark called `name`, or the object `module:NAME`. Raises PrepareError."""
+    if name.startswith(reasoning_gym.NAME):
+        return reasoning_gym.find(name)
     if ":" in name:
         return _load(EntryPoint(name, name, ENTRY_POINT_GROUP))
     if name in BUILTIN:

@@ -53,7 +53,8 @@ def build_report(
         budgets: seconds of training.
         labels: by pattern of a run's folder (path or name), what it is called instead of what its config says.
         metric: the held-out metric, `*` for the data source; verl's `val-core/*/acc/mean@N` by default.
-        samples, seed: how many rollouts are shown, and the seed they are drawn with.
+        samples: how many rollouts are shown.
+        seed: they are drawn with it.
         track: wraps the sequences whose handling takes time (a progress bar).
 
     Raises:

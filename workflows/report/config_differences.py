@@ -17,11 +17,11 @@ ABSENT = "not set"
 # the machine changes speed but not results. Not `test_freq`: who validates more often has a better best.
 _INCIDENTAL = re.compile(
     r"""(.*\.)?(seed|data_loader_seed|path|.*_path|.*_dir|.*_files|(?!.*test_freq).*_freq|folder|run|project_name|experiment_name
-        |total_training_steps|total_epochs|logger|resume_mode|resume_from_path|poll_interval|chunk_size
+        |total_training_steps|total_epochs|logger|resume_mode|resume_from_path|poll_interval|chunk_size|inspect_groups
         |max_actor_ckpt_to_keep|max_critic_ckpt_to_keep|val_before_train|.*gpu_memory_utilization|num_workers
         |max_num_seqs|max_num_batched_tokens|tensor_model_parallel_size|enforce_eager
         |.*_per_gpu|n_gpus_per_node|nnodes|log_val_generations|port|ray_wait_register_center_timeout)
-        |(ray_kwargs|global_profiler|transfer_queue|hydra|tiny|smollm2|platform)\..*
+        |(ray_kwargs|global_profiler|transfer_queue|srpo\.lease|hydra|tiny|smollm2|platform)\..*
         |(actor_rollout_ref\.srpo|.*\.profiler|.*\.checkpoint|.*\.logging|critic|critic_.*)\..*""",
     re.VERBOSE,
 )

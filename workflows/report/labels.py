@@ -10,12 +10,18 @@ from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from srpo_verl.config import METHODS, SRPOConfig, method_settings
+from srpo_verl.config import FAMILY, METHODS, SRPOConfig, method_settings
 from workflows.report.config_differences import differing_settings
 from workflows.run_reader import Run
 
 TOGETHER = " + "
-ORDER = tuple(METHODS.values())
+# The settings that name the functions of a method.
+_NAMED = (
+    *("route", "policy_gradient", "advantage", "divergence", "weighting", "providers"),
+    *("asked", "contrast", "modulator", "question_weight"),
+)
+ALL = METHODS | FAMILY
+ORDER = tuple(ALL.values())
 
 
 @dataclass(frozen=True)
@@ -53,13 +59,12 @@ def method_of(run: Run) -> str:
 def _traits(srpo: Mapping[str, Any]) -> list[Any]:
     """What makes a method of `srpo.*` settings: who is distilled, who not, and by which functions."""
     weighted = [float(srpo[key]) > 0 for key in ("advantage_mix", "beta")]
-    named = [srpo[key] for key in ("route", "policy_gradient", "advantage", "divergence", "weighting", "providers")]
-    return [*named, *weighted]
+    return [*(srpo[key] for key in _NAMED), *weighted]
 
 
 @cache
 def _methods() -> dict[str, list[Any]]:
-    return {title: _traits({**vars(SRPOConfig()), **method_settings(name)}) for name, title in METHODS.items()}
+    return {title: _traits({**vars(SRPOConfig()), **method_settings(name)}) for name, title in ALL.items()}
 
 
 def model_of(run: Run) -> str:

@@ -2,27 +2,27 @@
 
 spec.json     what the run computes, written before its first start
 job.json      the last start: which job, when
-lock          held (flock) by the program that runs the cell; let go by the system when that program dies
+watched/      the lease of the program that runs the cell; the cell's run has one of its own in the cell's folder
 exit_code     left by cell.sh as its last act
 outcome.json  done, failed or rejected, with the hash of the spec; written last
 """
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from srpo_verl.base.files import write_atomically
+from srpo_verl.base.lease import FolderTakenError, Lease, in_use, take
 from workflows.reproduce.spec.cell import Cell
 
-SPEC, JOB, OUTCOME, EXIT_CODE, LOCK = "spec.json", "job.json", "outcome.json", "exit_code", "lock"
+SPEC, JOB, OUTCOME, EXIT_CODE, WATCHED = "spec.json", "job.json", "outcome.json", "exit_code", "watched"
 DONE, FAILED, REJECTED = "done", "failed", "rejected"
 
 
@@ -102,31 +102,25 @@ def data_digests(cell: Cell, data: Path) -> dict[str, str | None]:
 
 
 @contextmanager
-def cell_lock(cell: Cell, *, patience: float = 1.0) -> Iterator[bool]:
-    """True if the cell is ours to run, False if another program runs it."""
-    cell.folder.mkdir(parents=True, exist_ok=True)
-    with (cell.folder / LOCK).open("a") as file:
-        deadline = time.monotonic() + patience
-        while not (ours := _flock(file, fcntl.LOCK_EX)) and time.monotonic() < deadline:
-            time.sleep(0.05)  # a look at the state holds the lock for a moment
-        yield ours
-
-
-def is_locked(cell: Cell) -> bool:
-    """Whether some program runs the cell."""
-    path = cell.folder / LOCK
-    if not path.exists():
-        return False
-    with path.open() as file:
-        return not _flock(file, fcntl.LOCK_SH)
-
-
-def _flock(file: Any, kind: int) -> bool:
+def cell_lease(
+    cell: Cell,
+    *,
+    on_lost: Callable[[str], object] = lambda why: None,
+    tell: Callable[[str], object] = lambda sentence: None,
+) -> Iterator[Lease | None]:
+    """Of the cell, to run it; None if another program does. `on_lost` is called when it is not ours any more."""
     try:
-        fcntl.flock(file, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+        lease = take(cell.folder / WATCHED, what="running a grid's cell", tell=tell)
+    except FolderTakenError:
+        yield None
+        return
+    with lease.keep(on_lost):
+        yield lease
+
+
+def is_watched(cell: Cell) -> bool:
+    """Whether some program runs the cell."""
+    return in_use(cell.folder / WATCHED)
 
 
 def _digest(path: Path) -> str | None:

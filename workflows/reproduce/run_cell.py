@@ -43,12 +43,21 @@ class Stopped(Exception):
     """This program was asked to stop; the cell has no outcome and goes on later."""
 
 
-def run_cell(cell: Cell, backend: Backend, *, stopping: threading.Event, tell: Tell, poll: float = 1.0) -> Outcome:
-    """Run the cell to its outcome and write that down. The caller holds the cell's lock.
+def run_cell(
+    cell: Cell,
+    backend: Backend,
+    *,
+    stopping: threading.Event,
+    tell: Tell,
+    poll: float = 1.0,
+    may_write: Callable[[], object] = lambda: None,
+) -> Outcome:
+    """Run the cell to its outcome and write that down. The caller holds the cell's lease, and `may_write` looks at it.
 
     Raises Stopped if `stopping` is set meanwhile: a local job is then ended, one on a cluster is left to run.
     Raises BackendError if the cluster does not take or end the job; the cell has no outcome then.
     """
+    may_write()
     (cell.folder / OUTCOME).unlink(missing_ok=True)
     records = cell.records()
     if not records:
@@ -57,6 +66,7 @@ def run_cell(cell: Cell, backend: Backend, *, stopping: threading.Event, tell: T
     if state is None:
         start = _find_or_start(cell, backend)
         state, reason, records = _Watch(cell, backend, start, stopping, tell, poll).until_outcome()
+    may_write()
     outcome = Outcome(
         state=state,
         reason=reason,
@@ -148,7 +158,8 @@ class _Watch:
             return False
         self._seen, self._changed = seen, time.monotonic()
         before, self._records = self._records, self.cell.records()
-        return len(before) != len(self._records)
+        # A start that begins anew takes the lines of the earlier ones away: for a moment there are none.
+        return bool(self._records) and len(before) != len(self._records)
 
     def _why(self, code: int | None) -> str:
         """Why the run failed: what the cluster says, then what the log says."""

@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from srpo_verl.base.lease import LeaseLostError
 from workflows.compose_config import ConfigError, compose_config
 from workflows.metrics_log import Record
 from workflows.reproduce.backends import Backend
-from workflows.reproduce.cell_files import DONE, FAILED, REJECTED, Outcome, cell_lock
+from workflows.reproduce.cell_files import DONE, FAILED, REJECTED, Outcome, cell_lease
 from workflows.reproduce.run_cell import Stopped, run_cell
 from workflows.reproduce.spec.cell import Cell
 from workflows.reproduce.spec.grid import Grid
@@ -58,15 +59,25 @@ class _Work:
             raise
 
     def _one(self, cell: Cell) -> None:
-        with cell_lock(cell) as ours:
-            if not ours:
+        def lost(why: str) -> None:
+            self.listener.skipped(cell, why)
+            self.stopping.set()
+
+        with cell_lease(cell, on_lost=lost, tell=lambda text: self.listener.skipped(cell, text)) as lease:
+            if lease is None:
                 self.listener.skipped(cell, "another program runs it")
                 return
             # Looked at again: another program may have run it since the start of this one.
-            if not _to_run(state_of(cell, self.backend.site, self.backend, lock_is_ours=True), self.retry_failed):
+            if not _to_run(state_of(cell, self.backend.site, self.backend, lease_is_ours=True), self.retry_failed):
                 return
             self.listener.started(cell)
-            outcome = run_cell(cell, self.backend, stopping=self.stopping, tell=self.listener.progress, poll=self.poll)
+            try:
+                outcome = run_cell(
+                    cell, self.backend, stopping=self.stopping, tell=self.listener.progress, poll=self.poll,
+                    may_write=lease.check,
+                )  # fmt: skip
+            except LeaseLostError as error:
+                raise Stopped from error
             self.listener.ended(cell, outcome)
 
 

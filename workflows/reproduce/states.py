@@ -13,7 +13,7 @@ from workflows.reproduce.cell_files import (
     REJECTED,
     SPEC,
     changes,
-    is_locked,
+    is_watched,
     read_outcome,
     read_start,
 )
@@ -61,14 +61,14 @@ class Cost:
         return text + (f" and {self.unknown} cells of unknown cost (none like them has run)" if self.unknown else "")
 
 
-def state_of(cell: Cell, site: Site, backend: Backend, *, lock_is_ours: bool = False) -> CellState:
+def state_of(cell: Cell, site: Site, backend: Backend, *, lease_is_ours: bool = False) -> CellState:
     """Look at the cell's folder, and at the cluster if a job of the cell may still be there.
 
-    `lock_is_ours` is for the program that holds the cell's lock: to it no cell is `running`.
+    `lease_is_ours` is for the program that holds the cell's lease: to it no cell is `running`.
     """
-    locked = not lock_is_ours and is_locked(cell)
+    watched = not lease_is_ours and is_watched(cell)
     if not (cell.folder / SPEC).is_file():
-        return CellState(cell, RUNNING if locked else PENDING)
+        return CellState(cell, RUNNING if watched else PENDING)
     records = cell.records()
     outcome = read_outcome(cell)
     # A run that never trained a step may change: there is nothing that could be mixed.
@@ -76,7 +76,7 @@ def state_of(cell: Cell, site: Site, backend: Backend, *, lock_is_ours: bool = F
         state, reason = CHANGED, "\n".join(differences)
     elif outcome is not None and not (outcome.state == REJECTED and not cell.rejection(records)):
         state, reason = outcome.state, outcome.reason
-    elif locked:
+    elif watched:
         state, reason = RUNNING, ""
     elif _job_runs(cell, backend):
         state, reason = UNWATCHED, ""

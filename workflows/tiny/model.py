@@ -39,7 +39,7 @@ def chat_text(messages: list[dict], *, add_generation_prompt: bool = True) -> st
     return text + (f"{START}assistant\n" if add_generation_prompt else "")
 
 
-def build_tokenizer(corpus: Iterable[str], size: Size) -> PreTrainedTokenizerFast:
+def build_tokenizer(corpus: Iterable[str], size: Size, *, template: str = CHAT_TEMPLATE) -> PreTrainedTokenizerFast:
     """Byte-level BPE: fixed phrases of the corpus become one token, digits and brackets stay alone.
 
     Any other text still encodes, byte by byte.
@@ -66,7 +66,7 @@ def build_tokenizer(corpus: Iterable[str], size: Size) -> PreTrainedTokenizerFas
         eos_token=END,
         pad_token=PAD,
         additional_special_tokens=[START],
-        chat_template=CHAT_TEMPLATE,
+        chat_template=template,
         model_max_length=size.max_length,
         padding_side="left",
         clean_up_tokenization_spaces=False,

@@ -24,7 +24,7 @@ import torch
 from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
 
 from srpo_verl.base.files import write_atomically
-from workflows.tiny.model import Size, build_model, build_tokenizer
+from workflows.tiny.model import CHAT_TEMPLATE, Size, build_model, build_tokenizer
 from workflows.tiny.pupil import Beliefs, Pupil
 from workflows.tiny.task import Question, Task, arithmetic, derivation
 from workflows.tiny.texts import Example, TeacherForm, plain_example, teacher_example
@@ -39,6 +39,7 @@ class Start:
 
     # Raise it when the same settings give another folder.
     FORMAT: ClassVar[int] = 4
+    TEMPLATE: ClassVar[str] = CHAT_TEMPLATE
 
     seed: int = 0
     p: int = 5
@@ -97,6 +98,13 @@ class Start:
                 [teacher_example(task, q, task.knows, self.teacher_form, rng) for q in shown],
             ]
 
+    def write_data(self, out: Path) -> None:
+        """The questions of every split in verl's format."""
+        task = self.task()
+        for split, questions in self.questions().items():
+            rows = [task.verl_row(q, i, split) for i, q in enumerate(questions)]
+            pd.DataFrame(rows).to_parquet(out / f"{split}.parquet")
+
 
 def texts_of(examples: list[Example]) -> list[str]:
     """Prompts and pieces in turn."""
@@ -112,7 +120,7 @@ def is_complete(out: Path, start: Start) -> bool:
 def train_model(start: Start, *, progress: bool = True) -> tuple[Qwen3ForCausalLM, PreTrainedTokenizerFast]:
     """The warmed-up model and its tokenizer. One thread, so that the weights do not depend on the machine's load."""
     torch.set_num_threads(1)
-    tokenizer = build_tokenizer(start.corpus(), start.size)
+    tokenizer = build_tokenizer(start.corpus(), start.size, template=start.TEMPLATE)
     model = build_model(tokenizer, start.size, start.seed)
     warm_up(model, tokenizer, start.batches(), start.warm_up, progress=progress)
     return model, tokenizer
@@ -126,21 +134,13 @@ def weights_hash(model: torch.nn.Module) -> str:
     return digest.hexdigest()
 
 
-def write_parquet(start: Start, out: Path) -> None:
-    """The questions of every split in verl's format."""
-    task = start.task()
-    for split, questions in start.questions().items():
-        rows = [task.verl_row(q, i, split) for i, q in enumerate(questions)]
-        pd.DataFrame(rows).to_parquet(out / f"{split}.parquet")
-
-
 def build(out: Path, start: Start, *, progress: bool = True) -> bool:
     """Build into `out`; False when a complete build with these settings was there already."""
     if is_complete(out, start):
         return False
     out.mkdir(parents=True, exist_ok=True)
     (out / MANIFEST).unlink(missing_ok=True)
-    write_parquet(start, out)
+    start.write_data(out)
     model, tokenizer = train_model(start, progress=progress)
     model.save_pretrained(out / "model")
     tokenizer.save_pretrained(out / "model")

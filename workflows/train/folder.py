@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from srpo_verl.base.lease import FOLDER, STARTING, Lease, refuse_if_alive, take
+from srpo_verl.base.lease_files import write_end
 from srpo_verl.training.durable.checkpoint_store import newest
 from workflows.run_reader import METRICS, STARTS
 from workflows.verl_run import RunFiles
@@ -39,14 +42,18 @@ class TrainFiles(RunFiles):
         return self.folder
 
 
-def claim_run(folder: Path, *, resume: bool, fresh: bool) -> TrainFiles:
-    """The folder, ready for a start.
+def claim_run(
+    folder: Path, *, resume: bool, fresh: bool, tell: Callable[[str], object] = print
+) -> tuple[TrainFiles, Lease]:
+    """The folder, ready for a start, and its lease.
 
     Args:
         resume: go on with the run that is in it.
         fresh: begin anew; what is in it is moved beside it, to `<folder>.before-<time>`.
+        tell: is given a sentence where another run's end is waited for.
 
     Raises:
+        srpo_verl.base.lease.FolderTakenError: a run that lives has it.
         FileExistsError: something is in it and neither is given, or it is a file.
         ValueError: both are given.
         FileNotFoundError: there is nothing to resume.
@@ -56,19 +63,40 @@ def claim_run(folder: Path, *, resume: bool, fresh: bool) -> TrainFiles:
     folder = folder.absolute()
     if folder.is_file():
         raise FileExistsError(f"--out {folder} is a file; name a folder")
-    is_run = (folder / STARTS).is_dir()
-    if resume and not is_run:
-        raise FileNotFoundError(f"--resume: {folder} holds no run (no {STARTS}/ in it)")
-    if not resume and folder.is_dir() and any(folder.iterdir()):
-        if not fresh:
-            what = "a run: go on with it by --resume, or begin anew by --fresh" if is_run else "other files"
-            raise FileExistsError(f"{folder} holds {what}; or name another --out")
-        folder.rename(folder.with_name(f"{folder.name}.before-{time.strftime('%Y%m%d-%H%M%S')}"))
-    folder.mkdir(parents=True, exist_ok=True)
+    _check(folder, resume=resume, fresh=fresh)
+    lease = take(folder, what=STARTING, tell=tell)
+    try:
+        _check(folder, resume=resume, fresh=fresh)  # another start may have come before ours
+        if fresh and _contents(folder):
+            earlier = folder.with_name(f"{folder.name}.before-{time.strftime('%Y%m%d-%H%M%S')}")
+            folder.rename(earlier)
+            write_end(earlier, lease.record.generation, "moved away")
+            lease = take(folder, what=STARTING, tell=tell)
+    except BaseException:
+        lease.release("not started")
+        raise
+    lease.keep()
     files = TrainFiles(folder, earlier=frozenset(place.name for place in _starts(folder)))
     if files.log.exists():
         files.log.rename(folder / f"train.{len(files.earlier)}.log")
-    return files
+    return files, lease
+
+
+def _check(folder: Path, *, resume: bool, fresh: bool) -> None:
+    # A start that was killed early has left its lease alone.
+    is_run = (folder / STARTS).is_dir() or (folder / FOLDER).is_dir()
+    if resume and not is_run:
+        refuse_if_alive(folder)
+        raise FileNotFoundError(f"--resume: {folder} holds no run (no {STARTS}/ in it)")
+    if not resume and not fresh and _contents(folder):
+        refuse_if_alive(folder)
+        what = "a run: go on with it by --resume, or begin anew by --fresh" if is_run else "other files"
+        raise FileExistsError(f"{folder} holds {what}; or name another --out")
+
+
+def _contents(folder: Path) -> list[Path]:
+    """What is in it but the lease."""
+    return [path for path in folder.iterdir() if path.name != FOLDER] if folder.is_dir() else []
 
 
 def newest_checkpoint(folder: Path) -> Path | None:

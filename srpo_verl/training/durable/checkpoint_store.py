@@ -21,12 +21,20 @@ from pathlib import Path
 from typing import Any
 
 from srpo_verl.base.files import sync, write_atomically
+from srpo_verl.base.lease import in_use
 
 MARKER = "srpo_checkpoint.json"
 TRACKER = "latest_checkpointed_iteration.txt"
 BEST = "best_checkpoint.json"
+READERS = "readers"  # in a checkpoint: a folder for each program that reads it, with a lease
 _FOLDER = re.compile(r"global_step_(\d+)")
 _DISCARDED = ".discarded_"  # on the way out, or not yet there: removed with the next pruning
+
+
+def step_of(folder: Path) -> int | None:
+    """The step of `global_step_N`; None for a folder of another name."""
+    found = _FOLDER.fullmatch(folder.name)
+    return int(found[1]) if found else None
 
 
 class CheckpointError(RuntimeError):
@@ -160,7 +168,8 @@ def discard(folder: Path) -> None:
 def prune(root: Path, *, run: str, keep: int | None) -> list[Path]:
     """Remove what interrupted saves left, and this run's oldest checkpoints beyond `keep`; never its best.
 
-    `keep` None or 0 keeps all. Checkpoints of another run, and folders without a marker, are left alone.
+    `keep` None or 0 keeps all. Checkpoints of another run, folders without a marker, and those that somebody reads
+    (`is_read`) are left alone.
     """
     for leftover in root.glob(f"{_DISCARDED}*"):
         shutil.rmtree(leftover)
@@ -173,9 +182,15 @@ def prune(root: Path, *, run: str, keep: int | None) -> list[Path]:
             for checkpoint in mine[:-keep]
             if best is None or (checkpoint.run, checkpoint.step) != (best["run"], best["step"])
         ]
+    removed = [folder for folder in removed if not is_read(folder)]
     for folder in removed:
         discard(folder)
     return removed
+
+
+def is_read(checkpoint: Path) -> bool:
+    """Whether a program has a lease of the folder, or of one of its own in `READERS`: any number may read at once."""
+    return any(map(in_use, [checkpoint, *(checkpoint / READERS).glob("*")]))
 
 
 def read_best(root: Path) -> dict[str, Any] | None:

@@ -182,9 +182,11 @@ class Guards:
         return gap > self.smallest_gap + GAP_GREW and validation < self.best["validation"] - VALIDATION_FELL
 
     def _unrouted(self, metrics: Metrics) -> bool | None:
-        if not self.srpo.distils or "srpo/routed_share" not in metrics:
+        # A method that only asks its teacher routes nobody.
+        if not self.srpo.distils or self.srpo.route == "none" or "srpo/routed_share" not in metrics:
             return None
-        return metrics["srpo/routed_share"] == 0 and metrics["srpo/groups/mixed"] > 0
+        groups = "srpo/groups/all_wrong" if self.srpo.route == "all_wrong" else "srpo/groups/mixed"
+        return metrics["srpo/routed_share"] == 0 and metrics[groups] > 0
 
     def _unmixed(self, metrics: Metrics) -> bool | None:
         mixed, routed = metrics.get("srpo/groups/mixed"), metrics.get("srpo/routed_share")
@@ -202,7 +204,8 @@ class Guards:
     def _branch_gradient(self, metrics: Metrics) -> bool | None:
         if "srpo/grad_norm/sdpo" not in metrics:
             return None
-        sdpo_idle = metrics["srpo/grad_norm/sdpo"] == 0 and metrics.get("srpo/routed_tokens", 0) > 0
+        distilled = metrics.get("srpo/routed_tokens", 0) > 0 and metrics.get("srpo/coefficient", 1.0) != 0
+        sdpo_idle = metrics["srpo/grad_norm/sdpo"] == 0 and distilled
         grpo_idle = metrics["srpo/grad_norm/grpo"] == 0 and metrics.get("srpo/grpo/with_advantage", 0) > 0
         return sdpo_idle or grpo_idle
 

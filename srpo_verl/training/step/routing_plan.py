@@ -7,6 +7,7 @@ order of its own: the session id in the key `{uid}_{session}_{index}`.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,7 +18,8 @@ import torch
 
 from srpo_verl import variants
 from srpo_verl.config import SRPOConfig
-from srpo_verl.core import GroupRewards, GroupStatistics, Routing, group_statistics, route
+from srpo_verl.core import GroupRewards, GroupStatistics, Rollouts, Routing, group_statistics, route
+from srpo_verl.training.fields import TOOL_COUNTS
 from srpo_verl.training.rollout_keys import RolloutKey
 from srpo_verl.variants import VariantError
 
@@ -31,10 +33,19 @@ class Rollout:
     response_length: int
     padding: bool = False
     reward_info: dict[str, Any] | None = None
-    # Nothing in it that the model wrote and that can be read: no token, special tokens only, or tool output only.
+    # Nothing in it that the model wrote and that can be read: no token, special tokens only, or tool output only. It is
+    # compared and distilled as any other, but never shown.
     without_text: bool = False
-    # The columns of the data set that a provider asked for.
+    # No valid token of the model's at all: compared, but there is nothing to train.
+    without_tokens: bool = False
+    # How many tool calls there were, failed, had no answer in time; None for an agent loop without tools.
+    tool_counts: Mapping[str, int] | None = None
+    # The columns of the data set, and fields of the rollout, that a provider asked for.
     columns: Mapping[str, Any] = field(default_factory=dict)
+    # What was answered, as text, where a variant reads it.
+    response: str | None = None
+    # The same for the same question in every step, where the run keeps states.
+    question: str = ""
 
     @property
     def session(self) -> tuple[str, int]:
@@ -75,16 +86,23 @@ def rollout_of(
     *,
     special_ids: torch.Tensor,
     columns: Mapping[str, Any] | None = None,
+    text: str | None = None,
+    question: str = "",
 ) -> Rollout:
     """A row of verl's batch: its tag, its score, (tokens,) response ids and mask (1: the model's), its extra fields."""
+    own = response[mask.bool()]
     return Rollout(
         key=key,
         score=score,
         response_length=response.numel(),
         padding=bool(tag.get("is_padding", False)),
         reward_info=(extra or {}).get("reward_extra_info"),
-        without_text=bool(torch.isin(response[mask.bool()], special_ids).all()),
+        without_text=bool(torch.isin(own, special_ids).all()),
+        without_tokens=own.numel() == 0,
+        tool_counts=(extra or {}).get(TOOL_COUNTS),
         columns=columns or {},
+        response=text,
+        question=question,
     )
 
 
@@ -94,10 +112,11 @@ class RoutingPlan:
 
     Attributes:
         final: row index of the last output of the row's session.
-        counted: bool; last outputs of real sessions with a known verdict and with text. Only these are routed or
-            compared.
+        counted: bool; last outputs of real sessions with a known verdict. Only these are routed or compared.
         routing: `srpo_verl.core.Routing` in batch order; `demonstration` holds row indices.
         groups: statistics over the groups of counted rows.
+        group_size: sessions that were sampled per prompt, whether or not all of them are here.
+        step: of training, from 1.
     """
 
     rollouts: tuple[Rollout, ...]
@@ -105,13 +124,24 @@ class RoutingPlan:
     counted: torch.Tensor
     routing: Routing
     groups: GroupStatistics
+    group_size: int = 1
+    step: int = 1
 
     @property
     def routed(self) -> torch.Tensor:
+        """bool (n,): distilled, at least in part."""
         return self.routing.to_sdpo
+
+    @property
+    def asked(self) -> torch.Tensor:
+        """bool (n,): the teacher is asked about it; all that are routed, and others for a modulator."""
+        return self.routing.asked
 
     def routed_rows(self) -> list[int]:
         return self.routed.nonzero().squeeze(-1).tolist()
+
+    def asked_rows(self) -> list[int]:
+        return self.asked.nonzero().squeeze(-1).tolist()
 
     def shown(self, row: int) -> str | None:
         """The text that the teacher of this row is shown, if it is not a sibling's response."""
@@ -119,9 +149,24 @@ class RoutingPlan:
 
     def without(self, rows: Sequence[int]) -> RoutingPlan:
         """The plan with these rows sent to the GRPO branch, e.g. because no teacher prompt fits."""
-        share = self.routing.share.clone()
+        share, asked = self.routing.share.clone(), self.routing.asked.clone()
         share[list(rows)] = 0.0
-        return replace(self, routing=replace(self.routing, share=share))
+        asked[list(rows)] = False
+        return replace(self, routing=replace(self.routing, share=share, asked=asked))
+
+    def showing(self, column: int, provider: str) -> RoutingPlan:
+        """The plan of a further pass of the teacher: who is shown a sibling of this column of the contrast."""
+        demonstration = self.routing.contrast[:, column]
+        asked = self.asked & (demonstration >= 0)
+        shown = replace(
+            self.routing,
+            demonstration=demonstration,
+            asked=asked,
+            provider=torch.where(asked, 0, -1),
+            providers=(provider,),
+            texts=(None,) * len(self.rollouts),
+        )
+        return replace(self, routing=shown)
 
     def advantages(self, rewards: torch.Tensor, srpo: SRPOConfig, *, normalize_by_std: bool) -> torch.Tensor:
         """(n,) advantage of each row's session by the baseline `srpo.advantage`; 0 for one that is not counted.
@@ -133,7 +178,8 @@ class RoutingPlan:
         ids: dict[str, int] = {}
         numbers = [ids.setdefault(rollout.session[0], len(ids)) for rollout in self.rollouts]
         groups = torch.tensor(numbers, dtype=torch.int64)
-        size = torch.bincount(groups, minlength=len(ids))
+        # Sessions that are here; the others were lost on the way.
+        size = torch.bincount(groups[self.final.unique()], minlength=len(ids)).clamp(min=self.group_size)
         counted = torch.bincount(groups[inside], minlength=len(ids))
         seen = GroupRewards(
             rewards=rewards[inside],
@@ -149,7 +195,7 @@ class RoutingPlan:
         found = found.detach().to(rewards) if fits else found
         if not fits or not bool(found.isfinite().all()):
             raise VariantError(f"{variant} must give {len(inside)} finite numbers, one per rollout that it sees")
-        # An ungraded sibling must not turn a comparison into a raw reward.
+        # A sibling that is ungraded or lost must not turn a comparison into a raw reward.
         only_one_left = ((size > 1) & (counted == 1))[groups[inside]]
         found = torch.where(only_one_left, 0.0, found)
         values = torch.zeros_like(rewards).index_copy_(0, inside, found)
@@ -158,14 +204,22 @@ class RoutingPlan:
     def policy_gradient_advantages(
         self, rewards: torch.Tensor, srpo: SRPOConfig, *, normalize_by_std: bool
     ) -> torch.Tensor:
-        """(n,) `advantages`, less what is distilled, as far as the method gives the rows a policy gradient."""
+        """(n,) `advantages`, less what is distilled, as far as the method gives the rows a policy gradient.
+
+        All outputs of a session have the share of its last one, which is distilled.
+        """
         values = self.advantages(rewards, srpo, normalize_by_std=normalize_by_std)
-        if srpo.policy_gradient == "none":
-            return torch.zeros_like(values)
         if srpo.policy_gradient == "all":
             return values
-        rest = (1.0 - self.routing.share).to(values.dtype)
+        rest = self.policy_gradient_share(srpo).to(values.dtype)
         return torch.where(rest == 0, 0.0, values * rest)
+
+    def policy_gradient_share(self, srpo: SRPOConfig) -> torch.Tensor:
+        """(n,) float64: how much of each row's policy gradient the method leaves it."""
+        share = self.routing.share[self.final]
+        if srpo.policy_gradient == "unrouted":
+            return 1.0 - share
+        return torch.full_like(share, 1.0 if srpo.policy_gradient == "all" else 0.0)
 
 
 def _number(value: Any) -> float:
@@ -173,8 +227,23 @@ def _number(value: Any) -> float:
     return float(value) if isinstance(value, int | float | np.number | np.bool_) else math.nan
 
 
-def build_plan(rollouts: Sequence[Rollout], srpo: SRPOConfig) -> RoutingPlan:
-    """Route a batch. Raises ValueError for a key of another form, or a variant that breaks its contract."""
+def build_plan(
+    rollouts: Sequence[Rollout],
+    srpo: SRPOConfig,
+    *,
+    group_size: int = 1,
+    step: int = 1,
+    states: Mapping[str, Any] | None = None,
+) -> RoutingPlan:
+    """Route a batch of `group_size` sessions per prompt, some of which may not have arrived.
+
+    Args:
+        step: of training, from 1.
+        states: what the run's states held before this step, by name.
+
+    Raises:
+        ValueError: a key of another form, or a variant that breaks its contract.
+    """
     rows = range(len(rollouts))
     last: dict[tuple[str, int], int] = {}
     for row in rows:
@@ -182,7 +251,7 @@ def build_plan(rollouts: Sequence[Rollout], srpo: SRPOConfig) -> RoutingPlan:
         if session not in last or rollouts[row].index > rollouts[last[session]].index:
             last[session] = row
     final = torch.tensor([last[rollout.session] for rollout in rollouts], dtype=torch.long)
-    usable = [not (row.padding or row.undecided or row.without_text) for row in rollouts]
+    usable = [not (row.padding or row.undecided) for row in rollouts]
     counted = torch.tensor([usable[r] and int(final[r]) == r for r in rows], dtype=torch.bool)
 
     order = sorted(rows, key=lambda row: (rollouts[row].session, rollouts[row].index))
@@ -196,12 +265,21 @@ def build_plan(rollouts: Sequence[Rollout], srpo: SRPOConfig) -> RoutingPlan:
         threshold=srpo.threshold,
         rule=_with(srpo, srpo.variant("route")),
         providers={name: _with(srpo, variants.get("provider", name)) for name in srpo.providers},
+        also_asked=_with(srpo, variants.get("route", srpo.asked)),
+        contrast=_with(srpo, variants.get("provider", srpo.contrast)) if srpo.contrast else None,
         feedback=[rollouts[r].feedback for r in order],
         columns=[rollouts[r].columns for r in order],
         exclude=exclude,
+        not_shown=torch.tensor([rollouts[r].without_text for r in order], dtype=torch.bool),
+        lengths=[rollouts[r].response_length for r in order],
+        responses=[rollouts[r].response for r in order],
+        questions=[rollouts[r].question for r in order],
+        states=states,
+        step=step,
     )
     statistics = group_statistics(verdicts, uids, threshold=srpo.threshold, exclude=exclude)
-    return RoutingPlan(tuple(rollouts), final, counted, _in_batch_order(ordered, order), statistics)
+    plan = RoutingPlan(tuple(rollouts), final, counted, _in_batch_order(ordered, order), statistics, group_size, step)
+    return plan.without([row for row in rows if rollouts[row].without_tokens])
 
 
 def _route(srpo: SRPOConfig, *args: Any, **options: Any) -> Routing:
@@ -211,7 +289,7 @@ def _route(srpo: SRPOConfig, *args: Any, **options: Any) -> Routing:
     except VariantError:
         raise
     except (ValueError, RuntimeError, TypeError) as error:
-        used = [srpo.variant("route"), *(variants.get("provider", name) for name in srpo.providers)]
+        used = [srpo.variant("route"), variants.get("route", srpo.asked), *srpo.used_providers()]
         foreign = ", ".join(str(variant) for variant in used if not variant.built_in)
         if not foreign:
             raise
@@ -219,7 +297,12 @@ def _route(srpo: SRPOConfig, *args: Any, **options: Any) -> Routing:
 
 
 def _with(srpo: SRPOConfig, variant: variants.Variant) -> Callable[..., Any]:
-    return lambda *seen: variant(*seen, srpo)
+    def call(rollouts: Rollouts, *others: Any) -> Any:
+        # A stranger's function may change what it is given; ours do not, and a state can be large.
+        own = rollouts if variant.built_in else replace(rollouts, states=copy.deepcopy(dict(rollouts.states)))
+        return variant(own, *others, srpo)
+
+    return call
 
 
 def _in_batch_order(ordered: Routing, order: Sequence[int]) -> Routing:
@@ -237,4 +320,7 @@ def _in_batch_order(ordered: Routing, order: Sequence[int]) -> Routing:
         texts=tuple(texts[row] for row in range(len(order))),
         correct=back(ordered.correct),
         provider=back(ordered.provider),
+        asked=back(ordered.asked),
+        contrast=torch.where(ordered.contrast >= 0, place[ordered.contrast.clamp(min=0)], -1)[place.argsort()],
+        inside=place[ordered.inside],
     )

@@ -12,6 +12,31 @@ from srpo_verl.core import PROBLEMS, TeacherPrompt
 from srpo_verl.training.step.routing_plan import RoutingPlan
 from srpo_verl.training.step.teacher_prompts import LeftOut
 
+# What is counted over a batch, where others are means, shares or extremes.
+COUNTS = (
+    "srpo/infra_errors",
+    "srpo/bad_score/",
+    "srpo/without_text",
+    "srpo/rollout_failures",
+    "srpo/teacher_prompt/truncated",
+    "srpo/teacher_prompt/dropped_tokens",
+    "srpo/teacher_prompt/too_long",
+    "srpo/teacher_prompt/bad_messages",
+    "srpo/teacher_prompt/nothing_to_show",
+    "srpo/teacher_prompt/shortened_results",
+    "srpo/teacher_prompt/dropped_turns",
+    "srpo/contrast/left_out",
+    "srpo/tools/failed",
+    "srpo/tools/no_answer",
+    "srpo/routed_tokens",
+    "srpo/skipped_updates",
+)
+
+
+def is_count(name: str) -> bool:
+    """Whether the metrics of a batch that is cut into parts add up to that of the batch."""
+    return name.startswith(COUNTS)
+
 
 def routing_metrics(plan: RoutingPlan) -> dict[str, float]:
     """Shares over counted rollouts, and length, accuracy and format by route."""
@@ -39,6 +64,20 @@ def routing_metrics(plan: RoutingPlan) -> dict[str, float]:
     return metrics
 
 
+def tool_metrics(plan: RoutingPlan) -> dict[str, float]:
+    """Tool calls of the sessions of a batch; {} for a run whose agent loop has no tools."""
+    sessions = [plan.rollouts[row] for row in sorted(set(plan.final.tolist())) if not plan.rollouts[row].padding]
+    counts = [session.tool_counts for session in sessions if session.tool_counts is not None]
+    if not counts:
+        return {}
+    return {
+        "srpo/tools/calls": sum(count["calls"] for count in counts) / len(counts),
+        "srpo/tools/failed": float(sum(count["failed"] for count in counts)),
+        "srpo/tools/no_answer": float(sum(count["no_answer"] for count in counts)),
+        "srpo/tools/with_failure": sum(count["failed"] > 0 for count in counts) / len(counts),
+    }
+
+
 def advantage_metrics(plan: RoutingPlan, advantages: torch.Tensor) -> dict[str, float]:
     """`advantages`: (n,), one per row; the share of counted rollouts that the policy gradient acts on."""
     acting = int((advantages[plan.counted] != 0).sum())
@@ -64,11 +103,15 @@ def prompt_metrics(prompts: Sequence[TeacherPrompt], left_out: LeftOut) -> dict[
         "srpo/teacher_prompt/bad_messages": float(len(left_out.bad_messages)),
         "srpo/teacher_prompt/nothing_to_show": float(len(left_out.nothing_to_show)),
     }
+    if left_out.contrast is not None:
+        metrics["srpo/contrast/left_out"] = float(left_out.contrast)
     if prompts:
         lengths = [len(prompt.input_ids) for prompt in prompts]
         metrics["srpo/teacher_prompt/length_mean"] = sum(lengths) / len(lengths)
         metrics["srpo/teacher_prompt/length_max"] = float(max(lengths))
         metrics["srpo/teacher_prompt/truncated"] = float(sum(prompt.truncated for prompt in prompts))
+        metrics["srpo/teacher_prompt/dropped_turns"] = float(sum(prompt.dropped_turns for prompt in prompts))
+        metrics["srpo/teacher_prompt/shortened_results"] = float(sum(prompt.shortened_results for prompt in prompts))
         metrics["srpo/teacher_prompt/dropped_tokens"] = float(sum(prompt.dropped_tokens for prompt in prompts))
     return metrics
 

@@ -30,8 +30,8 @@ from srpo_verl.training.fields import (
     require,
 )
 from srpo_verl.training.step.queue import get_fields, put_fields
-from srpo_verl.training.step.step_signals import RoutedTokens
-from srpo_verl.verl_names.driver import ranks
+from srpo_verl.training.step.routed_tokens import RoutedTokens, mean_log_prob
+from srpo_verl.verl_names.driver import ranks, workers_per_part
 
 
 @dataclass(frozen=True)
@@ -113,6 +113,31 @@ class TeacherClient:
         require(data, names)
         return list(data[SHOWN_LOG_PROBS].unbind()), list(data["old_log_probs"].unbind())
 
+    def contrast(
+        self,
+        batch: KVBatchMeta,
+        passes: Sequence[Mapping[int, TeacherPrompt]],
+        rows: Sequence[int],
+        responses: Sequence[torch.Tensor],
+    ) -> list[torch.Tensor]:
+        """Log of the mean probability of the responses' tokens over passes that show the teacher something else.
+
+        After `ask`, whose teacher prompts it overwrites.
+
+        Args:
+            passes: per pass the prompt of each row that it shows something to.
+
+        Returns:
+            (j,) per row of `rows`, NaN where no pass shows anything.
+        """
+        found: dict[int, list[torch.Tensor]] = {row: [] for row in rows}
+        for prompts in passes:
+            if prompts:
+                answers, _ = self.log_probs_of_shown(batch, prompts, responses)
+                for row, answer in zip(prompts, answers, strict=True):
+                    found[row].append(answer)
+        return [mean_log_prob(of_row, like=responses[row]) for row, of_row in found.items()]
+
     def _laid_out(
         self, batch: KVBatchMeta, prompts: Mapping[int, torch.Tensor], responses: Sequence[torch.Tensor]
     ) -> tuple[KVBatchMeta, list[int]]:
@@ -122,7 +147,9 @@ class TeacherClient:
         filler = responses[0].new_full((1,), self.filler_id)
         meta = batch.select_keys([batch.keys[row] for row in order])
         put_fields(meta, {TEACHER_PROMPTS: jagged([prompts.get(row, filler) for row in order])})
-        budget = max(self.max_token_len_per_gpu, *lengths.values())
+        # verl multiplies the budget by the workers that share a micro-batch.
+        longest = -(-max(lengths.values()) // workers_per_part(self.workers, "teacher"))
+        budget = max(self.max_token_len_per_gpu, longest)
         meta.extra_info = {"temperature": self.temperature, "max_token_len_per_gpu": budget}
         return meta, order
 

@@ -20,9 +20,9 @@ def shown_siblings(plan: RoutingPlan, prompts: Mapping[int, TeacherPrompt]) -> d
     """The rows that serve as a demonstration and are shown whole, each with the teacher prompt that shows it.
 
     Args:
-        prompts: teacher prompts by routed row.
+        prompts: teacher prompts by asked row.
     """
-    whole = [row for row in plan.routed_rows() if row in prompts and not prompts[row].truncated]
+    whole = [row for row in plan.asked_rows() if row in prompts and not prompts[row].truncated]
     siblings = {row: int(plan.routing.demonstration[row]) for row in whole}
     return {sibling: prompts[row] for row, sibling in siblings.items() if sibling >= 0}
 

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import transfer_queue as tq
 
+from srpo_verl.base.lease import FolderTakenError, LeaseLostError
 from srpo_verl.training.durable.checkpoint_store import CheckpointError, newest
 from srpo_verl.training.durable.guards import TrainingStoppedError
 from srpo_verl.training.rollout_keys import RolloutKey
@@ -26,7 +27,10 @@ STAGES = {
     "_setup": ("startup", "startup"),
     "on_init_end": ("update_weights", "update_weights"),
     "_validate": ("testing", "testing"),
+    "_reissue_inflight_prompts": ("gen", "gen"),
+    "on_step_begin": ("switch", "update_weights"),
     "prepare_step": ("gen", "gen"),
+    "on_sample_end": ("sleep", "update_weights"),
     "_balance_batch": ("balance and route", "compute"),
     "_compute_old_log_prob": ("old_log_prob", "compute"),
     "_compute_ref_log_prob": ("ref", "compute"),
@@ -36,6 +40,7 @@ STAGES = {
     "_update_actor": ("update_actor", "compute"),
     "_save_checkpoint": ("save_checkpoint", "save_checkpoint"),
     "on_step_end": ("update_weights", "update_weights"),
+    "on_validate_begin": ("switch", "update_weights"),
 }
 # Seconds that Ray's log forwarding gets to carry the report to the terminal, before the process ends.
 FORWARDING = 2.0
@@ -63,6 +68,8 @@ def _once_all_are_found(begin: Callable[[Any], None]) -> Callable[[Any], None]:
 def _in_stage(stage: str, key: str, method: Callable) -> Callable:
     @functools.wraps(method)
     def staged(self, *args: Any, **kwargs: Any) -> Any:
+        self.lease.check()
+        self.lease.note(doing=stage)
         with self.watchdog.stage(stage, key):
             return method(self, *args, **kwargs)
 
@@ -110,6 +117,9 @@ def named_failure(trainer: Any) -> Iterator[None]:
         trainer.watchdog.closing()
         stage = trainer.watchdog.failed_in or "the training loop"
         where = f"{stage} (step {getattr(trainer, 'global_steps', 0)}) failed"
+        if isinstance(error, FolderTakenError | LeaseLostError):
+            _say([str(error)])
+            raise
         if isinstance(error, TrainingStoppedError):
             _say([str(error), newest_checkpoint(trainer)])
             raise
@@ -135,9 +145,9 @@ def newest_checkpoint(trainer: Any) -> str:
     return f"the newest checkpoint is of step {found.step}; the steps after it are lost"
 
 
-def end_process(report: list[str]) -> None:
+def end_process(report: list[str], by: str = "the run was ended by its watchdog:") -> None:
     """Ends the trainer's process at once: the thread that waits cannot be woken. Ray takes its workers down."""
-    _say(["the run was ended by its watchdog:", *report])
+    _say([by, *report])
     time.sleep(FORWARDING)
     os._exit(1)
 

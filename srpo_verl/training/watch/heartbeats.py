@@ -2,7 +2,8 @@
 
 Ray answers for an actor that died. An actor that is busy answers once it has time, so that a call without an answer
 tells for how long an actor has been busy, or stuck. A vLLM server outlives its engine's process, and calls that wait
-for the engine may then wait for ever: a server also tells whether it still has one.
+for the engine may then wait for ever: a server also tells whether it still has one. A rank tells what it raised, for
+which the driver may have to wait (`rank_failure`).
 """
 
 from __future__ import annotations
@@ -17,13 +18,16 @@ from typing import Any
 import ray
 from ray.exceptions import ActorDiedError, OutOfMemoryError, RayError, RayTaskError
 
+from srpo_verl.training.watch.rank_failure import raised
+
 # What every call to a dead actor raises; the second if Ray's memory monitor killed it, before the kernel had to.
 DEATHS = (ActorDiedError, OutOfMemoryError)
 
 
-def _sign_of_life(actor: Any, holds_engine: bool) -> tuple[int, bool]:
-    """In the actor: its pid, and whether it holds an engine (verl's vLLM server does, an `AsyncLLM`) that has died."""
-    return os.getpid(), holds_engine and bool(actor.engine.errored)
+def _sign_of_life(actor: Any, holds_engine: bool) -> tuple[int, bool, str | None]:
+    """In the actor: its pid, whether it holds an engine (verl's vLLM server does, an `AsyncLLM`) that has died, and
+    what it raised as a rank."""
+    return os.getpid(), holds_engine and bool(actor.engine.errored), raised()
 
 
 class Heartbeats:
@@ -36,7 +40,7 @@ class Heartbeats:
         self._looking = threading.Lock()  # the watchdog's thread, and the driver once it has failed
 
     def look(self, actors: Mapping[str, Any], engines: Collection[str] = ()) -> list[str]:
-        """Collect answers and ask again. A sentence for each actor that died or lost its engine, now or before.
+        """Collect answers and ask again. A sentence for each actor that died, failed or lost its engine by now.
 
         Args:
             actors: by name.
@@ -54,7 +58,9 @@ class Heartbeats:
                     continue
                 del self._asked[name]
                 try:
-                    self._pids[name], engine_lost = ray.get(reference)
+                    self._pids[name], engine_lost, failure = ray.get(reference)
+                    if failure:
+                        self._dead[name] = f"{self._called(name)} has failed: {failure}"
                     if engine_lost:
                         self._dead[name] = f"{self._called(name)} has lost its engine: the engine's process died"
                 except DEATHS as error:
@@ -83,7 +89,11 @@ def death(error: RayError) -> str:
         used = re.search(r"[\d.]+GB used / [\d.]+GB limit", text)
         return f"Ray killed it because the machine ran out of memory ({used[0] if used else text[:300]})"
     if "connection error code 2" in text or "SIGKILL" in text:
-        return "its process was killed (by a signal, or the machine ran out of memory; `dmesg` tells)"
+        return (
+            "its process was killed (by a signal, or the machine ran out of memory; `dmesg` tells. On GPUs also by "
+            "NCCL, when ranks have waited for each other for 10 minutes: the worker's log then speaks of a collective "
+            "operation timeout, and the rank that did not come is the one to look at)"
+        )
     detail = re.search(r"Worker exit detail: (.+?\.)(?: |$)", text)
     return detail[1] if detail else text[:300]
 

@@ -30,7 +30,9 @@ def branch_gradient_norms(actor: TrainingWorker, objective: SRPOObjective, data:
                 engine.forward_backward_batch(batch, loss_function=objective, forward_only=False)
             finally:
                 objective.branch = None
-            norms[f"srpo/grad_norm/{branch}"] = _gradient_norm(engine.module)
+            # With float16 verl scales the loss, and divides the gradient by it in the optimiser's step.
+            scale = engine.scaler.get_scale() if getattr(engine, "scaler", None) else 1.0
+            norms[f"srpo/grad_norm/{branch}"] = _gradient_norm(engine.module) / scale
             engine.optimizer_zero_grad()
     return norms
 

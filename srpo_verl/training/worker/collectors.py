@@ -12,9 +12,10 @@ from typing import Any
 
 import torch
 from tensordict import TensorDict
+from verl.utils import tensordict_utils as tu
 
 from srpo_verl.config import SRPOConfig
-from srpo_verl.core import student_topk, target_statistics, topk_targets
+from srpo_verl.core import linear_log_probs, student_topk, target_statistics, topk_targets
 from srpo_verl.training.fields import (
     ROUTED,
     TEACHER_ENTROPY,
@@ -26,8 +27,11 @@ from srpo_verl.training.fields import (
     prediction_positions,
     require,
 )
-from srpo_verl.training.worker.logits_hook import LogitsHook
+from srpo_verl.training.worker import policy_outputs
+from srpo_verl.training.worker.logits_hook import LogitsHook, OutputLayer
+from srpo_verl.training.worker.sequence_parallel import LocalTokens, local_tokens
 from srpo_verl.variants import VariantError
+from srpo_verl.verl_names.worker import ONLY_LOGITS
 
 
 class Collector(LogitsHook):
@@ -51,23 +55,55 @@ class Collector(LogitsHook):
 
     @abstractmethod
     def collect(self, logits: torch.Tensor, data: TensorDict) -> dict[str, torch.Tensor]:
-        """What to keep of the packed logits (nnz, V)."""
+        """What to keep of the packed logits (nnz, V), or of this rank's part of them: of all tokens, on every rank."""
+
+    def tokens_here(self, logits: torch.Tensor, data: TensorDict) -> LocalTokens:
+        """The tokens of `row_lengths` whose logits are here."""
+        sequences = data["input_ids"]
+        return local_tokens(logits, prediction_positions(sequences, self.row_lengths(data)), sequences)
 
 
-class StudentTopK(Collector):
-    """The student's top-K ids on routed rows, out of the `old_log_prob` pass that runs anyway."""
+class LogProbs(Collector):
+    """Log-probs and entropy of a pass that leaves these to the hook, and nothing else."""
 
     def __init__(self, srpo: SRPOConfig):
         self.srpo = srpo
 
     def row_lengths(self, data: TensorDict) -> torch.Tensor:
+        return torch.zeros_like(lengths_of(data["input_ids"]))
+
+    def on_logits(self, logits: torch.Tensor, data: TensorDict) -> dict[str, torch.Tensor]:
+        super().on_logits(logits, data)
+        if not tu.get_non_tensor_data(data, ONLY_LOGITS, False):
+            return {}
+        outputs, _ = policy_outputs.of_logits(logits, data, chunk_size=self.srpo.chunk_size)
+        return {name: values.unsqueeze(0) for name, values in outputs.items()}
+
+    def on_output_layer(self, layer: OutputLayer, data: TensorDict) -> dict[str, torch.Tensor]:
+        self._collected = {}
+        return policy_outputs.of_output_layer(layer, data)[0]
+
+    def collect(self, logits: torch.Tensor, data: TensorDict) -> dict[str, torch.Tensor]:
+        return {}
+
+
+class StudentTopK(LogProbs):
+    """The student's top-K ids on routed rows, out of the `old_log_prob` pass that runs anyway."""
+
+    def row_lengths(self, data: TensorDict) -> torch.Tensor:
         require(data, (ROUTED,))
         return lengths_of(data["responses"]) * data[ROUTED].values()
 
+    def on_output_layer(self, layer: OutputLayer, data: TensorDict) -> dict[str, torch.Tensor]:
+        outputs, _, found = policy_outputs.of_output_layer(layer, data, topk=self.srpo.topk)
+        here = self.tokens_here(layer.hidden, data)
+        self._collected = here.whole({TOPK_IDS: found.topk_ids[here.rows].to(torch.int32)})
+        return outputs
+
     def collect(self, logits: torch.Tensor, data: TensorDict) -> dict[str, torch.Tensor]:
-        rows = prediction_positions(data["input_ids"], self.row_lengths(data))
-        ids = student_topk(logits, rows, self.srpo.topk, chunk_size=self.srpo.chunk_size)
-        return {TOPK_IDS: ids.to(torch.int32)}
+        here = self.tokens_here(logits, data)
+        ids = student_topk(logits, here.rows, self.srpo.topk, chunk_size=self.srpo.chunk_size)
+        return here.whole({TOPK_IDS: ids.to(torch.int32)})
 
 
 class TeacherTargets(Collector):
@@ -91,9 +127,12 @@ class TeacherTargets(Collector):
         return lengths_of(data["responses"])
 
     def collect(self, logits: torch.Tensor, data: TensorDict) -> dict[str, torch.Tensor]:
-        srpo = self.srpo
-        rows = prediction_positions(data["input_ids"], self.row_lengths(data))
-        sampled = data["responses"].values().long().unsqueeze(-1).to(logits.device)
+        here = self.tokens_here(logits, data)
+        return here.whole(self._answers(logits, here, data))
+
+    def _answers(self, logits: torch.Tensor, here: LocalTokens, data: TensorDict) -> dict[str, torch.Tensor]:
+        srpo, rows = self.srpo, here.rows
+        sampled = data["responses"].values()[here.kept].long().unsqueeze(-1).to(logits.device)
         if self.student_forward is not None:
             logits = self._mixed(logits[rows], self.student_forward(data)[rows])
             rows = torch.arange(rows.shape[0], device=rows.device)
@@ -102,8 +141,27 @@ class TeacherTargets(Collector):
         if srpo.support == "teacher":
             ids, log_probs, entropy = topk_targets(logits, rows, srpo.topk, also=sampled, chunk_size=srpo.chunk_size)
             return {TOPK_IDS: ids.to(torch.int32), **_answers(log_probs, entropy)}
-        ids = torch.cat([data[TOPK_IDS].values().long(), sampled], dim=-1)
+        ids = torch.cat([data[TOPK_IDS].values()[here.kept].long(), sampled], dim=-1)
         return _answers(*target_statistics(logits, rows, ids, chunk_size=srpo.chunk_size))
+
+    def on_output_layer(self, layer: OutputLayer, data: TensorDict) -> dict[str, torch.Tensor]:
+        here = self.tokens_here(layer.hidden, data)
+        ids = data["responses"].values()[here.kept].long().unsqueeze(-1).to(layer.hidden.device)
+        own_support = self.srpo.support == "teacher" and not self.sampled_only
+        if not (own_support or self.sampled_only):
+            ids = torch.cat([data[TOPK_IDS].values()[here.kept].long(), ids], dim=-1)
+        found = linear_log_probs(
+            layer.hidden[here.rows],
+            layer.weight,
+            ids,
+            topk=self.srpo.topk if own_support else 0,
+            with_entropy=True,
+            temperature=layer.temperature,
+        )
+        topk = {TOPK_IDS: found.topk_ids.to(torch.int32)} if own_support else {}
+        log_probs = torch.cat([found.topk_log_probs, found.log_probs], dim=-1)
+        self._collected = here.whole({**topk, **_answers(log_probs, found.entropy)})
+        return {}
 
     def _mixed(self, teacher: torch.Tensor, student: torch.Tensor) -> torch.Tensor:
         variant = self.srpo.variant("teacher")
@@ -117,7 +175,7 @@ class TeacherTargets(Collector):
 
 
 class KeepLogits(Collector):
-    """Keeps the packed logits (nnz, V) of the last micro-batch, for a teacher that mixes logits."""
+    """Keeps this rank's packed logits (nnz, V) of the last micro-batch, for a teacher that mixes logits."""
 
     logits: torch.Tensor
 

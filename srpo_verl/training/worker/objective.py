@@ -2,13 +2,14 @@
 
     L = ( sum_GRPO l_it + sum_SDPO w_it l_it ) / (number of all response tokens)          arXiv 2604.02288, 3.3
 
-Where the logits are at hand (see `logits_hook`) only the routed rows are touched. Advantages are
-zero on routed rows (the driver saw to it), so verl's own `ppo_loss` is the GRPO branch and clipping, dual clip, TIS, KL
-and entropy bonus keep their meaning. A micro-batch without routed rows adds nothing and needs no collective.
+Where the logits are at hand (see `logits_hook`) only the routed rows are touched. Advantages are zero on routed rows
+(the driver saw to it), so verl's own `ppo_loss` is the GRPO branch, and clipping, dual clip, TIS, KL and entropy bonus
+keep their meaning. A micro-batch without routed rows adds nothing and needs no collective.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ from verl.workers.utils.losses import ppo_loss
 from verl.workers.utils.padding import no_padding_2_padding
 
 from srpo_verl.config import SRPOConfig
-from srpo_verl.core import logit_divergence
+from srpo_verl.core import logit_divergence, require_finite, topk_divergence
 from srpo_verl.training.fields import (
     LOSS_FIELDS,
     TEACHER_LOG_PROBS,
@@ -29,14 +30,38 @@ from srpo_verl.training.fields import (
     lengths_of,
     prediction_positions,
     require,
+    with_lengths_on_host,
 )
-from srpo_verl.training.worker.logits_hook import LogitsHook
+from srpo_verl.training.worker import policy_outputs
+from srpo_verl.training.worker.logits_hook import LogitsHook, OutputLayer
+from srpo_verl.training.worker.sequence_parallel import local_tokens
+from srpo_verl.variants import VariantError
+from srpo_verl.verl_names.worker import LOG_PROBS, ONLY_LOGITS
 
 DIVERGENCE = "srpo_divergence"
 # Set by the driver: rows of the batch are routed, so a divergence without a value is a fault.
 ANY_ROUTED = "srpo_any_routed"
 # Set by the driver: scales sums over routed tokens so that verl's reductions give their mean over the batch.
 METRIC_SCALE = "srpo_metric_scale"
+# Set by the driver: what makes the divergence's denominator another one than all response tokens; 1 if it is not there.
+DENOMINATOR_SCALE = "srpo_denominator_scale"
+
+
+@dataclass(frozen=True)
+class Distilled:
+    """The distilled tokens of a micro-batch, on this rank.
+
+    Attributes:
+        rows: int64 (R,), ascending, of the packed positions here.
+        ids: int64 (R, K); of the student's top K, or the teacher's.
+        teacher: float32 (R, K), the teacher's log-probs at these.
+        any_routed: whether any rollout of the batch is routed.
+    """
+
+    rows: torch.Tensor
+    ids: torch.Tensor
+    teacher: torch.Tensor
+    any_routed: bool = True
 
 
 class SRPOObjective(LogitsHook):
@@ -54,20 +79,34 @@ class SRPOObjective(LogitsHook):
         return self.variant(student, teacher, self.srpo)
 
     def on_logits(self, logits: torch.Tensor, data: TensorDict) -> dict[str, torch.Tensor]:
-        return {DIVERGENCE: self.divergence(logits, data).unsqueeze(0)}
+        if not tu.get_non_tensor_data(data, ONLY_LOGITS, False):
+            return {DIVERGENCE: self.divergence(logits, data).unsqueeze(0)}
+        distilled, size = self._distilled_if_any(logits, data), self.srpo.chunk_size
+        outputs, listed = policy_outputs.of_logits(logits, data, distilled.rows, distilled.ids, chunk_size=size)
+        outputs |= self._divergence_of(listed, distilled, logits.shape[0])
+        return {name: values.unsqueeze(0) for name, values in outputs.items()}
+
+    def on_output_layer(self, layer: OutputLayer, data: TensorDict) -> dict[str, torch.Tensor]:
+        distilled = self._distilled_if_any(layer.hidden, data)
+        outputs, listed, _ = policy_outputs.of_output_layer(layer, data, distilled.rows, distilled.ids)
+        return outputs | self._divergence_of(listed, distilled, layer.hidden.shape[0])
 
     def on_outputs(
         self, model_output: dict[str, torch.Tensor], data: TensorDict, dp_group: Any
     ) -> tuple[torch.Tensor, dict[str, Any]]:
-        loss, metrics = ppo_loss(self.actor_config, model_output, data, dp_group)
-        if DIVERGENCE not in model_output:
-            if not tu.get_non_tensor_data(data, ANY_ROUTED, False):
-                return loss, metrics
+        if DIVERGENCE not in model_output and tu.get_non_tensor_data(data, ANY_ROUTED, False):
             raise RuntimeError(
                 "rollouts are routed to the teacher, but verl's engine did not hand over the logits "
                 "(`distillation_use_topk`), so the run would go on as GRPO without a word; is this the verl that "
                 "srpo_verl is tested with?"
             )
+        if not data["batch_num_tokens"]:
+            # A mini-batch in which all tokens are masked: every sum is zero, and so is the loss.
+            tu.assign_non_tensor(data, batch_num_tokens=1)
+        data = with_lengths_on_host(data)
+        loss, metrics = ppo_loss(self.actor_config, model_output, data, dp_group)
+        if DIVERGENCE not in model_output:
+            return loss, metrics
         distillation, distillation_metrics = self.distillation_loss(model_output, data)
         metrics.update(distillation_metrics)
         if self.branch == "grpo":
@@ -77,42 +116,83 @@ class SRPOObjective(LogitsHook):
         return loss + distillation, metrics
 
     def divergence(self, logits: torch.Tensor, data: TensorDict) -> torch.Tensor:
-        """Divergence per packed position, (nnz,); zero where nothing is routed. `logits` (nnz, V) are only read."""
-        require(data, LOSS_FIELDS)
-        ids, teacher, weights = data[TOPK_IDS], data[TEACHER_LOG_PROBS], data[TOKEN_WEIGHTS]
-        positions = prediction_positions(data["input_ids"], lengths_of(ids))
-        # Masked tokens (of tools, or rejected ones) have weight zero and need no work.
-        kept = (weights.values() != 0).nonzero().squeeze(-1)
+        """Divergence per packed position of this rank, (nnz,); zero where nothing is routed.
+
+        `logits` (nnz, V) are only read.
+        """
+        distilled = self._distilled(logits, data)
         per_token = torch.zeros(logits.shape[0], dtype=torch.float32, device=logits.device)
-        if kept.numel() == 0:
+        if distilled.rows.numel() == 0:
             return per_token
         source = _undivided(logits)
         values = self.variant.named(
             logit_divergence,
             logits if source is None else source,
-            positions[kept],
-            ids.values()[kept].long(),
-            teacher.values()[kept],
+            distilled.rows,
+            distilled.ids,
+            distilled.teacher,
             divergence=self._of_buckets,
             add_tail=self.srpo.add_tail,
             chunk_size=self.srpo.chunk_size,
             sparse_gradient=source is not None,
             check_finite=not self.variant.built_in,
         )
-        return per_token.to(values.dtype).index_put((positions[kept],), values)
+        return per_token.to(values.dtype).index_put((distilled.rows,), values)
+
+    def _distilled(self, local: torch.Tensor, data: TensorDict) -> Distilled:
+        """The distilled tokens of this rank, whose logits or hidden states are `local` (nnz, ...)."""
+        require(data, LOSS_FIELDS)
+        ids, teacher, weights = data[TOPK_IDS], data[TEACHER_LOG_PROBS], data[TOKEN_WEIGHTS]
+        positions = prediction_positions(data["input_ids"], lengths_of(ids))
+        # Masked tokens (of tools, or rejected ones) have weight zero and need no work.
+        kept = (weights.values() != 0).nonzero().squeeze(-1)
+        here = local_tokens(local, positions[kept], data["input_ids"])
+        kept = kept[here.kept]
+        return Distilled(here.rows, ids.values()[kept].long(), teacher.values()[kept])
+
+    def _distilled_if_any(self, local: torch.Tensor, data: TensorDict) -> Distilled:
+        """`_distilled`; of a batch without routed rows, which has no such fields, no tokens."""
+        if tu.get_non_tensor_data(data, ANY_ROUTED, TOKEN_WEIGHTS in data):
+            return self._distilled(local, data)
+        none = torch.zeros(0, dtype=torch.int64, device=local.device)
+        return Distilled(none, none.unsqueeze(-1), local.new_zeros(0, 1), any_routed=False)
+
+    def _divergence_of(self, listed: torch.Tensor, distilled: Distilled, length: int) -> dict[str, torch.Tensor]:
+        """`divergence` by its name, of log-probs at the ids (R, K) that have a graph; {} if nothing is routed."""
+        if not distilled.any_routed:
+            return {}
+        values = self.variant.named(
+            topk_divergence,
+            listed,
+            distilled.teacher,
+            divergence=self._of_buckets,
+            add_tail=self.srpo.add_tail,
+        )
+        if not self.variant.built_in:
+            self.variant.named(require_finite, "values", values)
+            if listed.requires_grad:
+                if not values.requires_grad:
+                    raise VariantError(f"{self.variant}: what it gives does not require grad: it is constant")
+                listed.register_hook(self._check_slope)
+        return {DIVERGENCE: values.new_zeros(length).index_put((distilled.rows,), values)}
+
+    def _check_slope(self, slope: torch.Tensor | None) -> None:
+        # None where the divergence is not in the loss, as in the gradient norm of the other branch.
+        if slope is not None:
+            self.variant.named(require_finite, "slopes", slope)
 
     def distillation_loss(
         self, model_output: dict[str, torch.Tensor], data: TensorDict
     ) -> tuple[torch.Tensor, dict[str, Any]]:
         """sum of w * ratio * divergence over the micro-batch, over all response tokens of the mini-batch."""
         divergence = no_padding_2_padding(model_output[DIVERGENCE], data)
-        log_probs = no_padding_2_padding(model_output["log_probs"], data).detach()
+        log_probs = no_padding_2_padding(model_output[LOG_PROBS], data).detach()
         old_log_probs = data["old_log_probs"].to_padded_tensor(0.0)
         weights = data[TOKEN_WEIGHTS].to_padded_tensor(0.0, output_size=tuple(divergence.shape))
         # Off the routed rows log_probs and old_log_probs may differ by anything; there the weight is zero.
         log_ratio = torch.where(weights != 0, log_probs - old_log_probs, 0.0)
         ratio = log_ratio.exp().clamp(max=self.srpo.ratio_clip)
-        scale = data["dp_size"] / data["batch_num_tokens"]
+        scale = data["dp_size"] / data["batch_num_tokens"] * tu.get_non_tensor_data(data, DENOMINATOR_SCALE, 1.0)
         loss = (weights * ratio * divergence).sum() * scale
 
         mean = float(tu.get_non_tensor_data(data, METRIC_SCALE, 0.0)) * data["dp_size"]

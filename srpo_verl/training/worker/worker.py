@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Sequence
+from contextlib import nullcontext
 
 import torch
 from tensordict import TensorDict
 from verl.single_controller.base.decorator import Dispatch, make_nd_compute_dataproto_dispatch_fn, register
 from verl.utils import tensordict_utils as tu
-from verl.workers.engine_workers import ActorRolloutRefWorker, TrainingWorker
+from verl.workers.engine_workers import ActorRolloutRefWorker
 
 from srpo_verl.config import settings
+from srpo_verl.core import choose_kernels
 from srpo_verl.training.fields import (
     ROUTED,
     SHOWN,
@@ -28,48 +31,87 @@ from srpo_verl.training.fields import (
     require,
 )
 from srpo_verl.training.rollout.weight_socket import name_socket
+from srpo_verl.training.watch.rank_failure import failure_kept
 from srpo_verl.training.worker.branch_gradients import branch_gradient_norms
-from srpo_verl.training.worker.collectors import KeepLogits, StudentTopK, TeacherTargets
+from srpo_verl.training.worker.collectors import KeepLogits, LogProbs, StudentTopK, TeacherTargets
+from srpo_verl.training.worker.fused_head import FusedHead
+from srpo_verl.training.worker.logits_hook import leave_all_to_hook
+from srpo_verl.training.worker.lora_teacher import AdapterTeacher
 from srpo_verl.training.worker.objective import ANY_ROUTED, SRPOObjective
-from srpo_verl.training.worker.teacher import build_teacher, distance, move
+from srpo_verl.training.worker.sequence_parallel import of_answering_rank
+from srpo_verl.training.worker.teacher import Teacher, make_teacher
 from srpo_verl.variants import VariantError
-from srpo_verl.verl_names.worker import ONLY_LOGITS, WANTS_LOGITS, loss_function, policy_config
+from srpo_verl.verl_names.leftovers import remove_leftovers
+from srpo_verl.verl_names.worker import (
+    ONLY_LOGITS,
+    WANTS_LOGITS,
+    loss_function,
+    policy_config,
+    sequence_parallel_group,
+)
 
 # What the driver puts on a batch.
 COLLECT_TOPK = "srpo_collect_topk"
 MEASURE_BRANCHES = "srpo_measure_branches"
 STEP = "srpo_step"
+MOVE_TEACHER = "srpo_move_teacher"
 
 
 class SRPOWorker(ActorRolloutRefWorker):
     """verl's `ActorRolloutRefWorker`; its config subtree carries `srpo`. Subclasses may bring their own objective."""
 
     objective_class: type[SRPOObjective] = SRPOObjective
-    teacher: TrainingWorker | None = None
+    teacher: Teacher | AdapterTeacher | None = None
+    # The actor was updated since the teacher last moved.
+    updated: bool = False
+    # Output layers of actor, reference and teacher that are asked instead of building logits.
+    fused: Sequence[FusedHead] = ()
 
     @register(dispatch_mode=Dispatch.ONE_TO_ALL)
     def init_model(self):
         super().init_model()
         self.srpo = settings(self.config.srpo)
+        chosen = choose_kernels(self.srpo.kernels)
+        if self.rank == 0:
+            print(f"srpo: passes over logits: {chosen}")
         name_socket(self.rollout, self.config.rollout.name)
+        remove_leftovers()  # on every node, here for the first time
         if self.actor is None or not self.srpo.distils:
             return
         if self.srpo.logit_loss:
             self.objective = self.objective_class(policy_config(self.actor), self.srpo)
             self.actor.set_loss_fn(self.objective)
-        if self.srpo.owns_teacher:
-            self.teacher = build_teacher(self.actor, self.srpo.teacher.path)
+        self.teacher = make_teacher(self.actor, self.srpo)
+        if self.srpo.fused_linear:
+            # A teacher that is the actor's own model has its output layer.
+            own = self.teacher if isinstance(self.teacher, Teacher) else None
+            self.fused = [FusedHead(worker.engine) for worker in (self.actor, self.ref, own) if worker]
         self.set_dispatch_collect(mesh_name="teacher", **(self.teacher or self.actor).get_dispatch_collect())
 
     @register(dispatch_mode=make_nd_compute_dataproto_dispatch_fn(mesh_name="actor"))
+    @failure_kept
     def compute_log_prob(self, data: TensorDict) -> TensorDict:
-        if not tu.pop(data, key=COLLECT_TOPK, default=False):
+        collect = tu.pop(data, key=COLLECT_TOPK, default=False)
+        if not (collect or self.srpo.own_log_probs):
             return super().compute_log_prob(data)
         tu.assign_non_tensor(data, **{"compute_loss": True, WANTS_LOGITS: True})
-        with loss_function(self.actor, StudentTopK(self.srpo)):
+        if self.srpo.own_log_probs:
+            leave_all_to_hook(data)
+        with loss_function(self.actor, (StudentTopK if collect else LogProbs)(self.srpo)):
             return super().compute_log_prob(data)
 
+    @register(dispatch_mode=make_nd_compute_dataproto_dispatch_fn(mesh_name="ref"))
+    @failure_kept
+    def compute_ref_log_prob(self, data: TensorDict) -> TensorDict:
+        if not self.srpo.own_log_probs:
+            return super().compute_ref_log_prob(data)
+        tu.assign_non_tensor(data, compute_loss=True)
+        leave_all_to_hook(data)
+        with loss_function(self.ref, LogProbs(self.srpo)):
+            return super().compute_ref_log_prob(data)
+
     @register(dispatch_mode=make_nd_compute_dataproto_dispatch_fn(mesh_name="teacher"))
+    @failure_kept
     def compute_teacher_targets(self, data: TensorDict) -> TensorDict:
         """The teacher on rows with fields ROUTED, TEACHER_PROMPTS, `responses` and (if the ids are known) TOPK_IDS.
 
@@ -79,6 +121,7 @@ class SRPOWorker(ActorRolloutRefWorker):
         return output.cpu() if output is not None else None
 
     @register(dispatch_mode=make_nd_compute_dataproto_dispatch_fn(mesh_name="teacher"))
+    @failure_kept
     def compute_shown_log_probs(self, data: TensorDict) -> TensorDict:
         """The teacher's log-probs of the responses themselves, for rows with SHOWN, TEACHER_PROMPTS and `responses`."""
         output = self._ask_teacher(self._teacher_batch(data, SHOWN), sampled_only=True)
@@ -87,18 +130,26 @@ class SRPOWorker(ActorRolloutRefWorker):
         return tu.get_tensordict({SHOWN_LOG_PROBS: output[TEACHER_SAMPLED].cpu()}, {})
 
     @register(dispatch_mode=make_nd_compute_dataproto_dispatch_fn(mesh_name="actor"))
-    def update_actor(self, data: TensorDict) -> TensorDict:
+    @failure_kept
+    def update_actor(self, data: TensorDict) -> TensorDict | None:
         any_routed, step = tu.get(data, ANY_ROUTED, False), tu.pop(data, key=STEP, default=0)
-        measure = tu.pop(data, key=MEASURE_BRANCHES, default=False)
+        measure, move = tu.pop(data, key=MEASURE_BRANCHES, default=False), tu.pop(data, key=MOVE_TEACHER, default=True)
         tu.assign_non_tensor(data, **{WANTS_LOGITS: any_routed})
+        if self.srpo.own_log_probs:
+            leave_all_to_hook(data)
         norms = branch_gradient_norms(self.actor, self.objective, data) if any_routed and measure else {}
         output = super().update_actor(data)
         # verl leaves the weights alone where the gradient is not finite. The norm is that of all ranks.
-        skipped = [not math.isfinite(norm) for norm in tu.get(output, "metrics")["grad_norm"]]
+        grad_norms = tu.get(output, "metrics")["grad_norm"] if output is not None else []
+        grad_norms = of_answering_rank(grad_norms, sequence_parallel_group(self.actor))
+        skipped = [not math.isfinite(norm) for norm in grad_norms]
         extra = {**norms, "srpo/skipped_updates": float(sum(skipped))}
-        if self.teacher is not None:
-            extra["srpo/teacher_distance"] = self._step_teacher(step, updated=not all(skipped))
-        tu.assign_non_tensor(output, metrics={**tu.get(output, "metrics"), **extra})
+        self.updated = self.updated or not all(skipped)
+        if self.teacher is not None and move:
+            extra["srpo/teacher_distance"] = self._step_teacher(step, updated=self.updated)
+            self.updated = False
+        if output is not None:
+            tu.assign_non_tensor(output, metrics={**tu.get(output, "metrics"), **extra})
         return output
 
     @register(dispatch_mode=Dispatch.ONE_TO_ALL)
@@ -108,6 +159,7 @@ class SRPOWorker(ActorRolloutRefWorker):
         if teacher := self._moving_teacher():
             remote = _beside(hdfs_path) if hdfs_path else None
             teacher.save_checkpoint(_beside(local_path), remote, global_step, None)
+            teacher.weights.save(_beside(local_path))
 
     @register(dispatch_mode=Dispatch.ONE_TO_ALL)
     def load_checkpoint(self, local_path, hdfs_path=None, del_local_after_load=False):
@@ -122,18 +174,20 @@ class SRPOWorker(ActorRolloutRefWorker):
                 "that wrote it, or set srpo.teacher.kind to live or frozen."
             )
         teacher.load_checkpoint(folder, _beside(hdfs_path) if hdfs_path else None, del_local_after_load)
+        teacher.weights.load(folder)
 
-    def _moving_teacher(self) -> TrainingWorker | None:
+    def _moving_teacher(self) -> Teacher | AdapterTeacher | None:
         """The teacher, if its weights are state of the run: frozen ones are the initial model's."""
         return self.teacher if self.srpo.moves_teacher else None
 
     def _step_teacher(self, step: int, *, updated: bool) -> float:
         """Move the teacher if the actor was updated; the distance between the two. Collective."""
         assert self.teacher is not None
-        variant, modules = self.srpo.variant("teacher"), (self.teacher.engine.module, self.actor.engine.module)
+        variant, weights, module = self.srpo.variant("teacher"), self.teacher.weights, self.actor.engine.module
         if updated and variant.function is not None:
-            variant.named(move, *modules, lambda target, source: variant(target, source, step, self.srpo))
-        found = distance(*modules)
+            found = variant.named(weights.follow, module, lambda own, actor: variant(own, actor, step, self.srpo))
+        else:
+            found = weights.follow(module, None)
         if updated and not math.isfinite(found):
             raise VariantError(f"{variant} left the teacher with weights that are not finite, in step {step}")
         return found
@@ -176,7 +230,8 @@ class SRPOWorker(ActorRolloutRefWorker):
 
     def _student_logits(self, micro_batch: TensorDict) -> torch.Tensor:
         keep = KeepLogits()
-        with self.actor.engine.eval_mode():
+        # A teacher that is the actor itself is in the engine's pass already.
+        with self.teacher.student_pass(self.actor) if self.teacher else nullcontext():
             self.actor.engine.forward_step(micro_batch, loss_function=keep, forward_only=True)
         return keep.logits
 

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from srpo_verl.base.lease import take
 from srpo_verl.training.durable import checkpoint_store as store
 
 
@@ -183,3 +184,12 @@ def test_pruning_never_takes_the_newest_nor_the_best(history, keep, tmp_path_fac
         assert kept[-1].marker == checkpoint.marker
         assert store.read_best(root) == best
         assert len([other for other in kept if other.run == run]) <= keep + 1
+
+
+def test_a_checkpoint_that_somebody_reads_is_not_removed(tmp_path):
+    for step in (1, 2):
+        store.begin(tmp_path / f"global_step_{step}", step)
+        store.finish(tmp_path / f"global_step_{step}", step=step, run="run")
+    with take(tmp_path / "global_step_1", what="merging"):
+        assert store.prune(tmp_path, run="run", keep=1) == []
+    assert store.prune(tmp_path, run="run", keep=1) == [tmp_path / "global_step_1"]

@@ -1,5 +1,7 @@
 """Saving, failing, stopping and going on, with real files and a stand-in for the workers."""
 
+import dataclasses
+import functools
 import json
 import os
 import subprocess
@@ -11,15 +13,24 @@ import pytest
 import torch
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 
+from srpo_verl.base.lease import LeaseLostError, take
+from srpo_verl.base.lease_files import StopRequest, ask_to_stop, claim
 from srpo_verl.config import settings
 from srpo_verl.training.durable import checkpoint_store as store
+from srpo_verl.training.durable import in_flight
 from srpo_verl.training.durable.checkpoint_store import CheckpointError
 from srpo_verl.training.durable.durable_trainer import DurableTrainer
 from srpo_verl.training.durable.guards import Guards, TrainingStoppedError
+from srpo_verl.training.durable.run_lease import StopRequests
+from srpo_verl.training.step import async_trainers  # noqa: F401  (registers the modes)
 from tests.compose import compose
 from tests.training import tiny_model
 
 WEIGHTS = 300_000
+
+
+class Trainer(DurableTrainer, PPOTrainerSync):
+    """Over verl's synchronous trainer."""
 
 
 class Workers:
@@ -51,7 +62,8 @@ def make(base, monkeypatch):
     """`make(root, *overrides)`: a trainer as after verl's set-up, at step 0."""
 
     def build(root: Path, *overrides: str) -> DurableTrainer:
-        trainer = object.__new__(DurableTrainer)
+        trainer = object.__new__(Trainer)
+        trainer.trainer_mode = "sync"
         trainer.config = compose(
             "srpo",
             [
@@ -71,6 +83,9 @@ def make(base, monkeypatch):
         trainer.checkpoint_callback = SimpleNamespace(on_save=lambda **_: None)
         trainer.logger = SimpleNamespace(log=lambda **_: None)
         trainer.total_training_steps = 100
+        trainer.lease, trainer._known, trainer.states = take(root, token="this test"), {}, {}
+        trainer.requests = StopRequests(trainer.lease, pytest.fail)
+        trainer.requests.training = True
         return trainer
 
     monkeypatch.setattr(PPOTrainerSync, "_compute_metrics", lambda *args, **kwargs: None)
@@ -163,11 +178,11 @@ def test_a_disk_that_is_really_full(make, tmp_path):
         step(trainer, 1)
         # Known before: nothing is even begun.
         step(trainer, 2)
-        assert sorted(path.name for path in root.iterdir() if path.is_dir()) == ["global_step_1"]
+        assert sorted(path.name for path in root.iterdir() if path.is_dir()) == ["global_step_1", "srpo_lease"]
         # Not known before (no size to compare with): the write itself fails, and what it left is removed.
         trainer.last_saved = None
         step(trainer, 3)
-        assert sorted(path.name for path in root.iterdir() if path.is_dir()) == ["global_step_1"]
+        assert sorted(path.name for path in root.iterdir() if path.is_dir()) == ["global_step_1", "srpo_lease"]
         assert trainer.failed_saves == 2
         (root / "other").unlink()
         step(trainer, 4)
@@ -213,3 +228,111 @@ def test_what_fails_beside_a_complete_checkpoint_ends_nothing(make, tmp_path, mo
     step(trainer, 1, **{"val-core/x/acc/mean@2": 0.5})
     assert steps(tmp_path) == [1]
     assert "Device or resource busy" in caplog.text
+
+
+@pytest.fixture
+def queue(monkeypatch):
+    """TransferQueue's part of a checkpoint, and what is cleared after a load."""
+    cleared = []
+
+    def save_checkpoint(folder, metadata):
+        Path(folder).mkdir()
+        (Path(folder) / "metadata.json").write_text(json.dumps(metadata))
+
+    def kv_list(partition_id):
+        return {partition_id: {"waiting": {"is_prompt": True}, "waiting_0_0": {}, "trained_0_0": {}}}
+
+    found = SimpleNamespace(save_checkpoint=save_checkpoint, kv_list=kv_list, cleared=cleared)
+    found.kv_clear = lambda keys, partition_id: cleared.extend(keys)
+    monkeypatch.setattr(in_flight, "tq", found)
+    return found
+
+
+def test_what_is_in_flight_is_part_of_a_checkpoint_of_an_asynchronous_run(make, tmp_path, queue):
+    trainer = make(tmp_path, "trainer.v1.trainer_mode=srpo_colocate_async")
+    trainer.trainer_mode = "colocate_async"
+    step(trainer, 1)
+    assert "transfer_queue/metadata.json" in store.inspect(tmp_path / "global_step_1").marker["files"]
+    synchronous = make(tmp_path / "other")
+    step(synchronous, 1)
+    assert not (tmp_path / "other/global_step_1/transfer_queue").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "cleared", "prompts"),
+    [
+        ([], ["trained_0_0"], 1),
+        (["data.seed=7", "srpo.checkpoint.restart_data=true"], ["trained_0_0", "waiting", "waiting_0_0"], 0),
+    ],
+)
+def test_of_what_was_in_flight_comes_back_what_is_still_to_train_on(
+    make, tmp_path, queue, monkeypatch, change, cleared, prompts
+):
+    mode = ["trainer.v1.trainer_mode=srpo_colocate_async", "srpo.teacher.kind=live"]
+    first = make(tmp_path, *mode)
+    first.trainer_mode = "colocate_async"
+    step(first, 1)
+    trainer = make(tmp_path, *mode, "trainer.resume_mode=auto", *change)
+    trainer.trainer_mode = "colocate_async"
+    # As verl leaves it, which has read the queue.
+    monkeypatch.setattr(PPOTrainerSync, "_load_checkpoint", lambda self: setattr(self, "_restored_tq_prompt_count", 1))
+    monkeypatch.setattr(Trainer, "_init_dataloader", lambda self: None)
+    trainer._load_checkpoint()
+    assert sorted(set(queue.cleared)) == cleared
+    assert trainer._restored_tq_prompt_count == prompts
+
+
+def test_a_request_to_end_saves_first_whatever_save_freq_says(make, tmp_path):
+    trainer = make(tmp_path, "trainer.save_freq=-1")
+    logged = []
+    trainer.logger = SimpleNamespace(log=lambda data, step: logged.append(step))
+    step(trainer, 1, save=False)
+    ask_to_stop(tmp_path, trainer.lease.token, StopRequest("SIGTERM", 300))
+    assert trainer.requests.look() is None
+    with pytest.raises(TrainingStoppedError, match=r"SIGTERM: stopped after step 2\."):
+        step(trainer, 2, save=False)
+    assert (steps(tmp_path), logged) == ([2], [2])
+
+
+def test_a_request_whose_time_is_up_ends_the_run_at_once(make, tmp_path):
+    trainer = make(tmp_path)
+    ask_to_stop(tmp_path, trainer.lease.token, StopRequest("SIGUSR1", -1))
+    assert trainer.requests.look() == "SIGUSR1, and the step did not end within -1 s"
+    trainer.requests.training = False
+    assert trainer.requests.look() == "SIGUSR1, before anything was trained"
+
+
+@pytest.mark.parametrize("moment", ["before", "while the ranks write", "before the step's end"])
+def test_a_run_that_lost_its_folder_writes_and_removes_nothing_there(make, tmp_path, moment):
+    trainer = make(tmp_path, "trainer.max_actor_ckpt_to_keep=1")
+    step(trainer, 1)
+    before = (tmp_path / "global_step_1" / store.MARKER).read_text()
+
+    def lose(*args, **kwargs):
+        record = trainer.lease.record
+        claim(tmp_path, dataclasses.replace(record, token="other", generation=record.generation + 1))
+
+    if moment == "while the ranks write":
+        trainer.actor_rollout_wg.save_checkpoint = lose
+    elif moment == "before":
+        lose()
+    trainer.global_steps = 2
+    act = trainer._save_checkpoint
+    if moment == "before the step's end":
+        lose()
+        act = functools.partial(trainer._compute_metrics, None, {}, {}, 2, 0)
+    with pytest.raises(LeaseLostError, match="taken over by run other"):
+        act()
+    assert steps(tmp_path) == [1]
+    assert (tmp_path / "global_step_1" / store.MARKER).read_text() == before
+
+
+def test_the_marker_holds_the_steps_metrics_for_a_run_that_is_killed_before_it_logs_them(make, tmp_path):
+    trainer = make(tmp_path)
+    trainer.global_steps, trainer._known = 1, {"srpo/accuracy": 0.5, "a/tensor": torch.ones(2), "odd": float("nan")}
+    trainer._save_checkpoint()
+    assert trainer.last_saved.marker["metrics"] == {"training/global_step": 1.0, "srpo/accuracy": 0.5}
+    trainer._compute_metrics(None, {"timing_s/step": 2.0}, {}, 1, 0)
+    at_its_end = trainer.last_saved.marker["metrics"]
+    assert (at_its_end["training/global_step"], at_its_end["timing_s/step"]) == (1.0, 2.0)
+    assert "srpo/accuracy" not in at_its_end  # those of the step, not what was known of it before

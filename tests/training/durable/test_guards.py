@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from srpo_verl.config import settings as read_settings
 from srpo_verl.training.durable.guards import Guards, format_rate, validation_accuracy
+from tests.compose import compose
 
 HEALTHY = {
     "actor/grad_norm": 0.5,
@@ -222,3 +223,27 @@ def test_rates_read_from_the_metrics():
     assert validation_accuracy(validated(0, 0.25)) == 0.25
     assert validation_accuracy({"val-core/x/reward/mean@16": 0.5}) == 0.5
     assert validation_accuracy({"val-aux/x/acc/mean@16": 0.5}) is None
+
+
+# What a healthy run of each may log for as long as it likes.
+OF_METHODS = {
+    "rlsd": {"srpo/routed_share": 0.0, "srpo/routed_tokens": 0.0},  # asks its teacher, and distils nobody
+    "rlrt": {"srpo/routed_share": 0.0, "srpo/routed_tokens": 0.0},
+    "rlcsd": {"srpo/routed_share": 0.0, "srpo/routed_tokens": 0.0},
+    "i_sdpo": {"srpo/routed_share": 0.0, "srpo/groups/all_wrong": 0.0},  # late: a right answer in every group
+    "sdpg": {**BRANCHES, "srpo/grad_norm/sdpo": 0.0, "srpo/coefficient": 0.0},  # after its schedule's end
+    "grpo": {"srpo/routed_share": 0.0, "srpo/routed_tokens": 0.0},
+}
+
+
+@pytest.mark.parametrize("method", OF_METHODS)
+def test_no_guard_ends_a_healthy_run_of_another_method(method):
+    guards = Guards(read_settings(compose(method).srpo))
+    assert feed(guards, *[OF_METHODS[method]] * 400) == (None, "")
+
+
+def test_groups_without_a_right_answer_are_who_i_sdpo_routes():
+    guards = Guards(read_settings(compose("i_sdpo").srpo))
+    step, sentence = feed(guards, *[{"srpo/routed_share": 0.0, "srpo/groups/all_wrong": 0.4}] * 400)
+    assert step == 100
+    assert "unrouted" in sentence

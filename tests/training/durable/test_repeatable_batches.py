@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopWorkerTQ
 from verl.trainer.ppo.v1.trainer_base import PPOTrainer
+from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from verl.utils.dataset.rl_dataset import collate_fn
 
 from srpo_verl.config import settings
@@ -16,9 +17,13 @@ from srpo_verl.training.durable.durable_trainer import DurableTrainer
 from srpo_verl.training.rollout.agent_loop import SRPOAgentLoopWorker
 
 
+class Trainer(DurableTrainer, PPOTrainerSync):
+    """Over verl's synchronous trainer."""
+
+
 @pytest.fixture
 def trainer():
-    found = object.__new__(DurableTrainer)
+    found = object.__new__(Trainer)
     found.config = OmegaConf.create({"data": {"train_batch_size": 4, "gen_batch_size": 2}})
     found._submitted, found.global_steps, found.train_dataloader_it = (0, 0), 7, None
     rows = [{"raw_prompt": [{"role": "user", "content": str(n)}], "index": n} for n in range(2)]
@@ -59,6 +64,7 @@ def seeds(monkeypatch):
     def run(seeded: bool, *, validate: bool, uid: str, index: int = 0, step: int = 7) -> list[int | None]:
         worker = object.__new__(SRPOAgentLoopWorker)
         worker.srpo = settings({"seeded_rollouts": seeded})
+        worker.tools = {}
         worker.config = SimpleNamespace(actor_rollout_ref=SimpleNamespace(rollout=SimpleNamespace(seed=42)))
         row = {"uid": uid, "index": np.int64(index), "raw_prompt": [{"role": "user", "content": "?"}]}
         found.clear()

@@ -9,6 +9,7 @@ import pytest
 from srpo_verl.config import settings
 from srpo_verl.training.durable import checkpoint_store as store
 from srpo_verl.training.durable.resume import identity, plan_resume
+from srpo_verl.training.step import async_trainers  # noqa: F401  (registers the modes)
 from tests.compose import compose
 from tests.training import tiny_model
 
@@ -122,6 +123,8 @@ def test_disable_says_what_it_will_replace(case):
         (["data.train_files=BASE/more.parquet"], "srpo.checkpoint.restart_data=true"),
         (["data.train_batch_size=16"], "train_batch_size 32 -> 16"),
         (["data.seed=7"], "seed 1 -> 7"),
+        (["srpo.teacher.dtype=bfloat16"], "holds a teacher in float32: set srpo.teacher.dtype=float32"),
+        (["trainer.v1.trainer_mode=srpo_colocate_async"], "was written by the synchronous trainer"),
         (["trainer.resume_mode=sometimes"], "not one of auto, resume_path, disable"),
         (["trainer.resume_mode=resume_path"], "must name a folder global_step_N"),
         (["trainer.resume_mode=resume_path", "trainer.resume_from_path=ROOT/global_step_9"], "no such folder"),
@@ -153,7 +156,11 @@ def test_a_checkpoint_without_a_teacher(case):
         (["srpo.topk=20"], "hold from here on: topk 100 -> 20"),
         (["srpo.teacher.kind=live"], "teacher.kind ema -> live"),
         (["actor_rollout_ref.actor.optim.lr=1e-5"], "the learning rate was 5e-06 and is 1e-05"),
-        (["data.train_files=BASE/more.parquet", "srpo.checkpoint.restart_data=true"], "read from their beginning"),
+        (["data.train_files=BASE/more.parquet", "srpo.checkpoint.restart_data=true"], "from their beginning"),
+        (
+            ["trainer.v1.trainer_mode=srpo_colocate_async", "srpo.checkpoint.restart_data=true"],
+            "from their beginning",
+        ),
     ],
 )
 def test_adapted_and_said(case, changes, says):
@@ -163,9 +170,10 @@ def test_adapted_and_said(case, changes, says):
     assert any(says in note for note in plan.notes)
 
 
-def test_guards_and_dumps_may_change_without_a_word(case):
+def test_guards_dumps_and_where_the_teacher_rests_may_change_without_a_word(case):
     case.save(2)
-    plan = case.plan("trainer.resume_mode=auto", "srpo.guards.unmixed=5", "srpo.dump_dir=/tmp/x")
+    changes = ("srpo.guards.unmixed=5", "srpo.dump_dir=/tmp/x", "srpo.teacher.offload_policy=false")
+    plan = case.plan("trainer.resume_mode=auto", *changes)
     assert plan.problems == []
     assert plan.notes == [f"resuming from {case.root}/global_step_2, step 2"]
 
@@ -178,3 +186,33 @@ def test_nothing_left_to_train(case):
     validated = case.plan("trainer.resume_mode=auto", "trainer.val_before_train=true")
     assert validated.finished is None
     assert "nothing is left to train" in validated.notes[-1]
+
+
+LORA = "actor_rollout_ref.model.lora_rank=8"
+
+
+def test_an_adapter_goes_on_as_it_was(case):
+    case.save(2, LORA)
+    assert case.plan("trainer.resume_mode=auto", LORA).problems == []
+    notes = case.plan("trainer.resume_mode=auto", LORA, "srpo.topk=20").notes
+    assert any(note.endswith("hold from here on: topk 100 -> 20") for note in notes)
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "says"),
+    [
+        ([LORA], ["actor_rollout_ref.model.lora_rank=4"], "lora_rank 8 -> 4"),
+        ([LORA], [], "lora_rank 8 -> None"),
+        ([], [LORA], "lora_rank None -> 8"),
+        ([LORA], [LORA, "srpo.teacher.lora_ema=exact"], "of the form srpo.teacher.lora_ema=adapter; set it to that"),
+    ],
+)
+def test_another_adapter_or_form_of_the_teacher_is_refused(case, before, now, says):
+    case.save(2, *before)
+    assert any(says in problem for problem in case.plan("trainer.resume_mode=auto", *now).problems)
+
+
+def test_the_form_of_a_teacher_does_not_matter_where_there_is_no_adapter(case):
+    case.save(2)
+    plan = case.plan("trainer.resume_mode=auto", "srpo.teacher.lora_ema=exact")
+    assert (plan.problems, len(plan.notes)) == ([], 1)

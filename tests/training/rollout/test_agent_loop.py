@@ -69,3 +69,21 @@ def test_no_token_is_an_error(monkeypatch):
 
 def test_a_reward_model_gives_its_verdicts_later(monkeypatch):
     assert graded(monkeypatch, None, rewards=False).reward_score is None
+
+
+@pytest.mark.parametrize(("agent", "listed"), [("tool_agent", ["add"]), ("single_turn_agent", [])])
+def test_the_tools_that_a_prompt_lists_become_a_field(monkeypatch, agent, listed):
+    """verl stores what its agent loop is called with as fields of the rollout."""
+    seen = {}
+
+    async def verls(self, sampling_params, trajectory, *, agent_name, **kwargs):
+        seen.update(kwargs)
+
+    monkeypatch.setattr(SRPOAgentLoopWorker.__mro__[1], "_run_agent_loop", verls, raising=False)
+    worker = object.__new__(SRPOAgentLoopWorker)
+    worker.srpo = SRPOConfig()
+    schema = SimpleNamespace(model_dump=lambda **_: {"name": "add"})
+    worker.tools = [SimpleNamespace(name="add", tool_schema=schema)]
+    row = {"agent_name": agent, "raw_prompt": [], "uid": "x", "session_id": 0}
+    asyncio.run(worker._run_agent_loop({}, {"validate": False}, **row))
+    assert [tool["name"] for tool in seen["srpo_tools"]] == listed

@@ -1,15 +1,17 @@
 """Routing of a batch as verl has it: shuffled, padded, several outputs per session, verdicts that are missing."""
 
 import random
+from dataclasses import replace
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from srpo_verl import core
 from srpo_verl.config import SRPOConfig
 from srpo_verl.training.step.routing_plan import Rollout, build_plan, rollout_of
-from srpo_verl.training.step.step_metrics import routing_metrics
+from srpo_verl.training.step.step_metrics import routing_metrics, tool_metrics
 
 SRPO = SRPOConfig()
 
@@ -102,6 +104,35 @@ def test_several_outputs_per_session_count_once_and_share_the_advantage():
     assert advantages.tolist() == [0.5, 0.5, -0.5, -0.5, -0.5]
 
 
+def test_what_tools_said_to_failed_calls_is_shown_where_no_sibling_is_correct():
+    srpo = SRPOConfig(providers=["sibling", "tool_feedback"])
+    failed = core.turns_to_json([core.Turn("assistant", "x"), core.Turn("tool", "no such tool", failed=True)])
+    turns = {"x_0_0": failed, "x_1_0": "[]", "y_0_0": failed, "y_1_0": "[]"}
+    rows = [
+        Rollout(key, float(key == "x_1_0"), 5, columns={"srpo_turns": text}, tool_counts=counts)
+        for (key, text), counts in zip(
+            turns.items(),
+            (
+                {"calls": 3, "failed": 2, "no_answer": 1},
+                {"calls": 1, "failed": 0, "no_answer": 0},
+                {"calls": 1, "failed": 1, "no_answer": 0},
+                {"calls": 0, "failed": 0, "no_answer": 0},
+            ),
+            strict=True,
+        )
+    ]
+    plan = build_plan(rows, srpo)
+    assert plan.routed.tolist() == [True, False, True, False]
+    assert [plan.shown(row) for row in range(4)] == [None, None, "Turn 1: no such tool", None]
+    assert tool_metrics(plan) == {
+        "srpo/tools/calls": 1.25,
+        "srpo/tools/failed": 3.0,
+        "srpo/tools/no_answer": 1.0,
+        "srpo/tools/with_failure": 0.5,
+    }
+    assert tool_metrics(build_plan([Rollout("x_0_0", 0.0, 5)], SRPOConfig())) == {}
+
+
 def test_feedback_only_when_asked_for():
     rows = [rollout(f"x_{n}_0", 0.0, reward_info={"feedback": text}) for n, text in enumerate(["Wrong sign.", " "])]
     assert not build_plan(rows, SRPO).routed.any()
@@ -120,12 +151,59 @@ def test_feedback_only_when_asked_for():
         ([], [], True),
     ],
 )
-def test_a_row_without_text_of_the_model_is_not_counted(response, mask, without_text):
+def test_a_row_without_text_of_the_model_is_compared_and_never_shown(response, mask, without_text):
     ids, ones = torch.tensor(response, dtype=torch.long), torch.tensor(mask, dtype=torch.long)
-    row = rollout_of("x_0_0", {}, 1.0, ids, ones, None, special_ids=torch.tensor([0, 1, 2]))
-    assert row.without_text == without_text
-    plan = build_plan([row, *group("y", [0])], SRPO)
-    assert plan.counted.tolist() == [not without_text, True]
+
+    def row(key, score):
+        return rollout_of(key, {}, score, ids, ones, None, special_ids=torch.tensor([0, 1, 2]))
+
+    assert row("x_0_0", 1.0).without_text == without_text
+    as_demonstration = build_plan([row("x_0_0", 1.0), rollout("x_1_0", 0.0)], SRPO)
+    assert as_demonstration.counted.tolist() == [True, True]
+    assert as_demonstration.routed.tolist() == [False, not without_text]
+    # It is distilled as any wrong answer, if there is a token of the model's to distil.
+    as_wrong = build_plan([row("y_0_0", 0.0), rollout("y_1_0", 1.0)], SRPO)
+    assert as_wrong.routed.tolist() == [sum(mask) > 0, False]
+
+
+def test_seven_answers_that_only_end_and_a_right_one_are_learnt_from():
+    """The mean is over all G (arXiv 2604.02288, 2.1): an answer that only ends is wrong, not absent."""
+    rows = [rollout(f"x_{n}_0", 0.0, without_text=True) for n in range(7)] + [rollout("x_7_0", 1.0)]
+    plan = build_plan(rows, SRPO, group_size=8)
+    assert plan.routed.tolist() == [True] * 7 + [False]
+    values = plan.policy_gradient_advantages(torch.tensor([0.0] * 7 + [1.0]), SRPO, normalize_by_std=False)
+    assert values.tolist() == [0.0] * 7 + [0.875]
+
+
+def test_earlier_outputs_of_a_distilled_session_have_no_policy_gradient():
+    rows = [rollout("x_0_0", 1.0), rollout("x_0_1", 1.0), rollout("x_1_0", 0.0), rollout("x_1_1", 0.0)]
+    plan = build_plan(rows, SRPO)
+    rewards = torch.tensor([1.0, 1.0, 0.0, 0.0])
+    values = plan.policy_gradient_advantages(rewards, SRPO, normalize_by_std=False)
+    assert values.tolist() == [0.5, 0.5, 0.0, 0.0]
+    half = replace(plan, routing=replace(plan.routing, share=0.5 * plan.routing.share))
+    values = half.policy_gradient_advantages(rewards, SRPO, normalize_by_std=False)
+    assert values.tolist() == [0.5, 0.5, -0.25, -0.25]
+
+
+@pytest.mark.parametrize("normalize_by_std", [False, True])
+@pytest.mark.parametrize(
+    ("rows", "group_size", "expected"),
+    [
+        # Its siblings never arrived, were not graded, or are padding: nothing to compare with.
+        ([("x_0_0", {})], 8, 0.0),
+        ([("x_0_0", {}), ("x_1_0", {"reward_info": {"infra_error": 1.0}})], 2, 0.0),
+        ([("x_0_0", {}), ("x_1_0", {"padding": True})], 2, 0.0),
+        ([("x_0_0", {}), ("x_0_1", {})], 8, 0.0),
+        # Sampled alone, of one output or of two: as verl has it, the reward itself.
+        ([("x_0_0", {})], 1, 1.0),
+        ([("x_0_0", {}), ("x_0_1", {})], 1, 1.0),
+    ],
+)
+def test_the_advantage_of_a_lone_survivor(rows, group_size, expected, normalize_by_std):
+    plan = build_plan([rollout(key, 1.0, **options) for key, options in rows], SRPO, group_size=group_size)
+    values = plan.advantages(torch.ones(len(rows)), SRPO, normalize_by_std=normalize_by_std)
+    assert float(values[0]) == pytest.approx(expected, abs=1e-5)
 
 
 def test_rows_can_be_taken_out_of_the_route():

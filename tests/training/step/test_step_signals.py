@@ -52,6 +52,43 @@ def test_masked_tokens_have_no_weight_and_do_not_enter_the_mean():
     assert found.routed_tokens == 2
 
 
+def test_every_turn_counts_alike_in_both_branches_and_the_means_stay():
+    """Turns of 1 and 2 tokens distilled, of 2 and 1 reinforced; without entropy weights the factors are 3/2 and 3/4."""
+    masks = [torch.tensor([1.0, 0.0, 1.0, 1.0]), torch.tensor([1.0, 1.0, 0.0, 1.0]), torch.ones(0)]
+    srpo = SRPOConfig(turn_mean=True, beta=0.0)
+    found = signals_of(srpo, {0: [0.3, 9.0, 0.3, 0.7], 1: [0.0] * 4, 2: []}, masks=masks, scores=(0, 1, 0))
+    assert found.weights[0].tolist() == pytest.approx([1.5, 0.0, 0.75, 0.75])
+    assert found.advantages[1].tolist() == pytest.approx([2 / 3 * 0.75, 2 / 3 * 0.75, 0.0, 2 / 3 * 1.5])
+
+
+def test_turns_of_a_rollout_without_a_verdict_weigh_on_nobody():
+    srpo = SRPOConfig(turn_mean=True, route="none")
+    plan, given = batch(srpo, (0, 1, math.nan), lengths=[2, 2, 200])
+    found = step_signals(plan, srpo, normalize_by_std=False, tokens=None, **given)
+    assert [row[0].item() for row in found.advantages] == pytest.approx([-0.5, 0.5, 0.0])
+
+
+def test_a_token_that_was_rejected_does_not_part_a_turn():
+    """The turns are those of the rollout; of three tokens of one turn the middle one was rejected."""
+    srpo = SRPOConfig(turn_mean=True, beta=0.0)
+    plan, given = batch(srpo, (0, 1), lengths=[5, 1])
+    given["masks"] = [torch.tensor([1.0, 0.0, 1.0, 0.0, 1.0]), torch.ones(1)]
+    turns = [torch.tensor([0, 0, 0, -1, 1]), torch.tensor([0])]
+    tokens = tokens_of({0: [0.1] * 5})
+    found = step_signals(plan, srpo, normalize_by_std=False, tokens=tokens, turns=turns, **given)
+    assert found.weights[0].tolist() == pytest.approx([0.75, 0.0, 0.75, 0.0, 1.5])
+
+
+def test_rejected_tokens_are_counted_in_the_denominator_that_is_replaced():
+    """verl divides by its 6 tokens, one of which was rejected; 2 are distilled."""
+    srpo = SRPOConfig(denominator="distilled_tokens")
+    plan, given = batch(srpo, (0, 1), lengths=[2, 4])
+    given["masks"] = [torch.ones(2), torch.tensor([1.0, 1.0, 0.0, 1.0])]
+    turns = [torch.zeros(2, dtype=torch.int64), torch.zeros(4, dtype=torch.int64)]
+    found = step_signals(plan, srpo, normalize_by_std=False, tokens=tokens_of({0: [0.1] * 2}), turns=turns, **given)
+    assert found.denominator_scale == 6 / 2
+
+
 def test_importance_weights_multiply():
     importance = [torch.tensor([2.0, 0.5]), torch.tensor([1.0, 1.0])]
     found = signals_of(SRPOConfig(), {0: [0.3, 0.3], 2: [0.3, 0.3]}, importance=importance)

@@ -50,10 +50,12 @@ def log_probs(prompt: torch.Tensor, response: torch.Tensor) -> torch.Tensor:
 class Workers:
     """Answers like the ranks together, and remembers what each was asked."""
 
-    def __init__(self, queue, ranks):
-        self.queue, self._dispatch_info, self.asked = queue, {"teacher": list(range(ranks))}, []
+    def __init__(self, queue, ranks, workers_per_part=1):
+        self.queue, self.asked, self.budgets = queue, [], []
+        self._dispatch_info = {"teacher": [rank for rank in range(ranks) for _ in range(workers_per_part)]}
 
     def compute_shown_log_probs(self, meta):
+        self.budgets.append(meta.extra_info["max_token_len_per_gpu"])
         data = self.queue.get(meta, meta.fields)
         found = []
         for key, shown, prompt, response in zip(meta.keys, *(data[n].unbind() for n in meta.fields), strict=True):
@@ -97,3 +99,36 @@ def test_gain_of_the_siblings_that_are_shown_whole(monkeypatch, ranks, route):
     assert len(asked) % ranks == 0
     assert TEACHER_PROMPTS in queue.rows[f"row{siblings[1]}"]
     assert SHOWN not in queue.rows[f"row{cut}"] or (f"row{cut}", False) in asked
+
+
+@pytest.mark.parametrize(("own", "workers_per_part", "budget"), [(64, 1, 101), (64, 2, 64), (8, 2, 51), (8, 4, 26)])
+def test_a_row_longer_than_the_budget_is_shared_by_the_workers_that_get_it(monkeypatch, own, workers_per_part, budget):
+    """A sequence of 101 tokens; verl multiplies the budget by the workers that share a micro-batch."""
+    queue, meta = Queue(), Meta(["long", "short", "another", "last"])
+    monkeypatch.setattr(teacher_client, "put_fields", queue.put)
+    monkeypatch.setattr(teacher_client, "get_fields", queue.get)
+    responses = [torch.full((n,), 5) for n in (60, 3, 4, 2)]
+    queue.put(meta, {"responses": jagged(responses), "old_log_probs": jagged([-r.float() for r in responses])})
+    workers = Workers(queue, ranks=2, workers_per_part=workers_per_part)
+    client = TeacherClient(settings({}), workers, temperature=1.0, max_token_len_per_gpu=own, filler_id=EOS)
+    prompts = {0: TeacherPrompt([7] * 41, truncated=False), 1: TeacherPrompt([7] * 9, truncated=False)}
+    client.log_probs_of_shown(meta, prompts, responses)
+    assert workers.budgets == [budget]
+    assert len(workers.asked) == 2
+
+
+def test_a_contrast_is_a_pass_for_each_sibling_and_a_mean_of_probabilities(monkeypatch):
+    queue, meta = Queue(), Meta(["one", "two", "three", "four"])
+    monkeypatch.setattr(teacher_client, "put_fields", queue.put)
+    monkeypatch.setattr(teacher_client, "get_fields", queue.get)
+    responses = [torch.arange(n) for n in (3, 2, 4, 1)]
+    queue.put(meta, {"responses": jagged(responses), "old_log_probs": jagged([-r.float() for r in responses])})
+    workers = Workers(queue, ranks=2)
+    client = TeacherClient(settings({}), workers, temperature=1.0, max_token_len_per_gpu=64, filler_id=EOS)
+    passes = [{0: TeacherPrompt([70]), 1: TeacherPrompt([71])}, {0: TeacherPrompt([900])}, {}]
+    found = client.contrast(meta, passes, [0, 1, 2], responses)
+    both = torch.stack([log_probs(torch.tensor([n]), responses[0]) for n in (70, 900)])
+    torch.testing.assert_close(found[0], both.exp().mean(0).log())
+    torch.testing.assert_close(found[1], log_probs(torch.tensor([71]), responses[1]))
+    assert found[2].isnan().tolist() == [True] * 4
+    assert [sum(shown for key, shown in workers.asked if key == name) for name in meta.keys] == [2, 1, 0, 0]

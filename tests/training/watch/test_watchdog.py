@@ -29,16 +29,16 @@ def wait_for(reports):
     return reports[0]
 
 
-def a_wait_with_a_name():
-    time.sleep(0.5)
+def a_wait_with_a_name(reports):
+    wait_for(reports)
 
 
 def test_a_stage_over_its_limit_ends_the_run_with_stage_step_seconds_and_place():
     dog, reports = watchdog(details=["reward worker 0 (pid 7) has not answered for 9 s"], update_weights=0.1)
     dog.start()
     with dog.stage("update_weights"):
-        a_wait_with_a_name()
-    first, second, place = wait_for(reports)
+        a_wait_with_a_name(reports)
+    first, second, place = reports[0]
     assert first.startswith("update_weights (step 3) has taken ")
     assert first.endswith("more than srpo.watchdog.update_weights=0.1")
     assert second == "reward worker 0 (pid 7) has not answered for 9 s"

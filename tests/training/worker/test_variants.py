@@ -10,7 +10,7 @@ from srpo_verl.core import student_topk
 from srpo_verl.training.fields import TEACHER_LOG_PROBS, TOKEN_WEIGHTS, TOPK_IDS, jagged
 from srpo_verl.training.worker import objective as module
 from srpo_verl.training.worker.objective import ANY_ROUTED, DIVERGENCE, SRPOObjective
-from srpo_verl.training.worker.teacher import move
+from srpo_verl.training.worker.teacher_weights import TeacherWeights
 from srpo_verl.variants import VariantError
 from tests.training import scenarios, tiny_model
 from tests.training.worker_process import run_ranks
@@ -60,6 +60,19 @@ def test_a_hostile_divergence_is_named(name, says):
     with pytest.raises(VariantError, match=says) as caught:
         objective.on_logits(logits, data)
     assert f"srpo.divergence={name}" in str(caught.value)
+    objective, logits, data = problem(name)
+    tu.assign_non_tensor(data, distillation_only=True)
+    with pytest.raises(VariantError, match=says) as caught:
+        objective.on_logits(logits, data)[DIVERGENCE].sum().backward()
+    assert f"srpo.divergence={name}" in str(caught.value)
+
+
+def test_a_pass_whose_loss_leaves_the_divergence_out_has_no_slopes_to_check():
+    """As the gradient norm of the other branch."""
+    objective, logits, data = problem("total variation")
+    tu.assign_non_tensor(data, distillation_only=True)
+    objective.on_logits(logits, data)["log_probs"].sum().backward()
+    assert bool(logits.grad.isfinite().all())
 
 
 def test_routed_rows_without_a_divergence_stop_the_run(monkeypatch):
@@ -68,10 +81,11 @@ def test_routed_rows_without_a_divergence_stop_the_run(monkeypatch):
     objective, _, data = problem()
     with pytest.raises(RuntimeError, match="did not hand over the logits"):
         objective.on_outputs({"log_probs": torch.zeros(1)}, data, None)
-    tu.assign_non_tensor(data, **{ANY_ROUTED: False})
+    tu.assign_non_tensor(data, **{ANY_ROUTED: False, "batch_num_tokens": 4})
     assert objective.on_outputs({"log_probs": torch.zeros(1)}, data, None)[1] == {}
 
 
+@pytest.mark.needs_cpu_set
 @pytest.mark.parametrize(
     ("step", "says"),
     [
@@ -82,7 +96,7 @@ def test_routed_rows_without_a_divergence_stop_the_run(monkeypatch):
 def test_a_careless_step_of_a_teacher_is_refused(step, says):
     teacher, actor = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
     with pytest.raises(ValueError, match=says):
-        move(teacher, actor, step)
+        TeacherWeights(teacher).follow(actor, step)
 
 
 @pytest.fixture(scope="module")

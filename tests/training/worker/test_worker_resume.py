@@ -16,14 +16,24 @@ def model(tmp_path_factory):
     return tiny_model.build(tmp_path_factory.mktemp("model"))
 
 
-@pytest.mark.parametrize("world", [1, 2])
-def test_a_new_process_goes_on_bit_by_bit(model, world, tmp_path):
-    folder = str(tmp_path / "global_step_2")
-    whole = run_ranks(scenarios.train_from, world, model, {"folder": folder, "load": False}, SCHEDULE)
-    resumed = run_ranks(scenarios.train_from, world, model, {"folder": folder, "load": True}, SCHEDULE)
+@pytest.mark.parametrize(
+    ("world", "teacher"),
+    [
+        (1, []),
+        (2, []),
+        (2, ["srpo.teacher.dtype=bfloat16"]),
+        (1, ["srpo.teacher.dtype=bfloat16", "srpo.teacher.offload_policy=false", "srpo.teacher.param_offload=true"]),
+    ],
+)
+def test_a_new_process_goes_on_bit_by_bit(model, world, teacher, tmp_path):
+    folder, overrides = str(tmp_path / "global_step_2"), [*SCHEDULE, *teacher]
+    whole = run_ranks(scenarios.train_from, world, model, {"folder": folder, "load": False}, overrides)
+    resumed = run_ranks(scenarios.train_from, world, model, {"folder": folder, "load": True}, overrides)
     assert resumed["lr"] == whole["lr"]
     assert torch.equal(resumed["random"], whole["random"])
-    for part in ("actor", "teacher"):
+    assert bool(whole["rest"]) == ("srpo.teacher.dtype=bfloat16" in teacher)
+    for part in ("actor", "teacher", "rest"):
+        assert resumed[part].keys() == whole[part].keys()
         for name, value in whole[part].items():
             assert torch.equal(resumed[part][name], value), (part, name)
     for one, other in zip(resumed["optimizer"], whole["optimizer"], strict=True):

@@ -1,9 +1,14 @@
 """The real worker, on one and two ranks over gloo, against the naive step and against itself cut in other ways."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
+from omegaconf import OmegaConf
+from verl.utils.metric import reduce_metrics
 
 from srpo_verl.config import SRPOConfig
+from srpo_verl.training.step.trainer import SRPOTrainer
 from tests.training import naive_step, scenarios, tiny_model
 from tests.training.rows import make_batch
 from tests.training.worker_process import run_ranks
@@ -111,6 +116,53 @@ def test_other_divergences_and_weights(model, overrides, options):
     result = run_ranks(scenarios.fields_and_gradients, 1, model, {"cuts": {"whole": {}}}, overrides)
     assert result["cuts"]["whole"]["loss"] == pytest.approx(float(loss), abs=1e-5)
     assert largest_difference(result["cuts"]["whole"]["gradient"], gradient) < 1e-5
+
+
+def test_over_the_distilled_tokens_alone_it_is_the_loss_of_sdpo(model):
+    """Its code divides by the tokens that are distilled (arXiv 2601.20802, `compute_self_distillation_loss`)."""
+    overrides = ["srpo.policy_gradient=none", "srpo.denominator=distilled_tokens"]
+    batch = make_batch(vocabulary=scenarios.VOCABULARY, srpo=SRPOConfig(topk=8, policy_gradient="none"))
+    distilled = sum(int(batch.masks[row].sum()) for row in batch.plan.routed_rows())
+    scale = sum(int(mask.sum()) for mask in batch.masks) / distilled
+    student = naive_step.load(model)
+    loss, _ = naive_step.loss(student, naive_step.load(model), batch, k=8, distilled_only=True)
+    loss.backward()
+    gradient = {name: parameter.grad for name, parameter in student.named_parameters()}
+    cuts = {"of_two": {"micro_batch_size_per_gpu": 2, "srpo_denominator_scale": scale}}
+    found = run_ranks(scenarios.fields_and_gradients, 1, model, {"cuts": cuts}, overrides)["cuts"]["of_two"]
+    assert found["loss"] == pytest.approx(float(loss), abs=1e-5)
+    assert largest_difference(found["gradient"], gradient) < 1e-5
+
+
+def test_a_mini_batch_of_masked_tokens_has_no_loss_and_no_gradient(model):
+    found = run_ranks(scenarios.masked_mini_batch, 1, model)
+    assert found["loss"] == 0.0
+    assert all(float(value.abs().max()) == 0.0 for value in found["gradient"].values())
+
+
+def test_metrics_are_means_however_often_a_batch_is_used(model):
+    """Of an update that moves nothing, twice over the batch is what once is; two mini-batches what one is."""
+    fixed = ["actor_rollout_ref.actor.optim.lr=0", "srpo.grad_norm_freq=0"]
+    batch = make_batch(vocabulary=scenarios.VOCABULARY, srpo=SRPOConfig(topk=8))
+    routed = sum(int(batch.masks[row].sum()) for row in batch.plan.routed_rows())
+
+    def metrics(epochs, rows):
+        scale = SRPOTrainer._mini_batches(trainer_of(epochs, rows), len(batch)) / routed
+        payload = {"steps": 1, "epochs": epochs, "mini_batch_size": rows, "options": {"srpo_metric_scale": scale}}
+        found = run_ranks(scenarios.train, 1, model, payload, fixed)["history"][0]["metrics"]
+        return reduce_metrics(found)
+
+    once = metrics(1, 16)
+    for other in (metrics(2, 16), metrics(2, 8)):
+        for name in ("srpo/divergence", "srpo/divergence_weighted", "srpo/ratio_clipped"):
+            assert other[name] == pytest.approx(once[name], rel=1e-5, abs=1e-8), name
+    assert once["srpo/divergence"] > 0
+
+
+def trainer_of(epochs, rows):
+    """What the driver reads of its config: prompts of 4 rollouts."""
+    actor = {"ppo_epochs": epochs, "ppo_mini_batch_size": rows // 4}
+    return SimpleNamespace(config=OmegaConf.create({"actor_rollout_ref": {"actor": actor, "rollout": {"n": 4}}}))
 
 
 def test_nothing_routed_is_the_policy_gradient_alone(model):

@@ -9,7 +9,7 @@ from workflows.compose_config import compose_config
 from workflows.doctor import checks, engines
 from workflows.doctor.check import Status
 from workflows.tiny.model import build_model, build_tokenizer
-from workflows.tiny.start import Start, write_parquet
+from workflows.tiny.start import Start
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +19,7 @@ def lab(tmp_path_factory):
     tokenizer = build_tokenizer(start.corpus(), start.size)
     build_model(tokenizer, start.size, 0).save_pretrained(folder / "model")
     tokenizer.save_pretrained(folder / "model")
-    write_parquet(start, folder)
+    start.write_data(folder)
     return folder
 
 

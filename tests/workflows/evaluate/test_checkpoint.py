@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 
 from srpo_verl.training.durable import checkpoint_store
 from workflows.cli import app
-from workflows.evaluate.checkpoint import MERGED, CheckpointError, check_whole, find_actor, resolve_model
+from workflows.evaluate.checkpoint import MERGED, check_whole, find_actor, resolve_model
+from workflows.evaluate.held_checkpoint import CheckpointError
 
 
 def write_checkpoint(folder: Path, *, ranks: int = 2) -> Path:
@@ -124,3 +125,11 @@ def test_command_line_errors(tmp_path):
     assert srpo("a/b", data, "--reward-kwargs", "[]").exit_code == 2
     assert srpo("a/b", data, "--temperature", "0").exit_code == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_a_checkpoint_that_a_run_is_writing_is_refused_by_its_own_name_too(tmp_path):
+    folder = tmp_path / "global_step_3"
+    checkpoint_store.begin(folder, 3)
+    write_checkpoint(folder)
+    with pytest.raises(CheckpointError, match=r"is not whole \(the save was interrupted\): wait for the run"):
+        resolve_model(str(folder))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import json
 import os
@@ -13,6 +14,8 @@ from pathlib import Path
 import pytest
 
 from reward_fns import compute_score
+from srpo_verl.base.lease import FolderTakenError, LeaseLostError, take
+from srpo_verl.base.lease_files import claim, newest_record
 from workflows.evaluate.engine import Answer, Sampling
 from workflows.evaluate.grading import load_reward
 from workflows.evaluate.journal import SettingsDifferError, fingerprint
@@ -135,7 +138,7 @@ def test_a_full_disk_keeps_what_was_graded(tmp_path, monkeypatch):
 
     def fsync(number):
         calls.append(os.path.basename(os.readlink(f"/proc/self/fd/{number}")))
-        if calls.count("items.jsonl") == 2:
+        if calls[-1] == "items.jsonl" and calls.count("items.jsonl") == 2:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         real(number)
 
@@ -226,3 +229,21 @@ def test_the_model_is_known_by_its_content(tmp_path):
     assert {key for key in before if before[key] != after[key]} == {"model_sha256"}
     assert describe("Qwen/Qwen3-8B", data, 3)["model_sha256"] is None
     assert fingerprint(data) == before["data_sha256"]
+
+
+def test_two_evaluations_do_not_write_into_one_folder(tmp_path):
+    with take(tmp_path, what="evaluating"), pytest.raises(FolderTakenError, match="wait for it, end it"):
+        run(tmp_path, questions(2), FakeEngine())
+    assert not (tmp_path / "items.jsonl").exists()
+
+
+def test_an_evaluation_that_lost_its_folder_writes_no_more(tmp_path):
+    class Late(FakeEngine):
+        def generate(self, prompts):
+            newest = newest_record(tmp_path)
+            claim(tmp_path, dataclasses.replace(newest, token="other", generation=newest.generation + 1))
+            return super().generate(prompts)
+
+    with pytest.raises(LeaseLostError, match="taken over by run other"):
+        run(tmp_path, questions(2), Late())
+    assert not (tmp_path / "items.jsonl").exists()

@@ -8,7 +8,8 @@ import torch
 from workflows.compose_config import compose_config
 from workflows.plan import memory
 from workflows.plan.gpus import GIB, gpu_of
-from workflows.plan.settings import settings_of
+from workflows.plan.host import gpu_host, pinned_rounding
+from workflows.plan.settings import lengths_of, settings_of
 from workflows.plan.shapes import KNOWN, ModelShape
 
 SMALL = ModelShape(hidden=4, layers=2, heads=2, kv_heads=1, head_dim=2, mlp=6, vocab=10, tied=True)
@@ -93,6 +94,15 @@ def test_copies_of_the_logits(element, flash, logit_loss, copies):
     assert divided == pytest.approx(copies + (2 if logit_loss else 1))
 
 
+@pytest.mark.parametrize("divided", [False, True])
+def test_one_pass_needs_no_copy_of_the_logits(divided):
+    found = memory.update_logit_copies(
+        2, flash_cross_entropy=False, routed=0.4, logit_loss=True, divided=divided, one_pass=True
+    )
+    assert found == (3 if divided else 1)
+    assert memory.forward_logit_copies(entropy_chunk=None, tokens=10, one_pass=True) == 1
+
+
 def test_entropy_in_chunks_needs_less():
     assert memory.forward_logit_copies(entropy_chunk=None, tokens=100) == 3
     assert memory.forward_logit_copies(entropy_chunk=25, tokens=100) == 1.5
@@ -108,11 +118,81 @@ def test_weights_gradients_and_adam_of_qwen3_8b_on_eight_gpus(eight):
 
 
 def test_the_loss_of_a_full_micro_batch(eight):
-    loss = parts(memory.training_moments(eight, flash_cross_entropy=True, routed=0.4), "loss")
-    assert loss["logits"] == pytest.approx(20480 * 151936 * 2 * 1.4)
+    def loss(**changes):
+        return parts(memory.training_moments(replace(eight, **changes), flash_cross_entropy=True, routed=0.4), "loss")
+
+    logits = 20480 * 151936 * 2
+    assert loss()["logits"] == logits
+    assert loss(one_pass=False)["logits"] == pytest.approx(logits * 1.4)
+    without = loss(fused_linear=True)
+    assert "logits" not in without
+    assert without["blocks of logits"] < logits / 100
     # Inputs of 36 layers of 4096 in bfloat16, and one layer: 6*4096 + 5*4096 + 2*(4096 + 1024) + 4*12288 elements.
-    assert loss["activations"] == 20480 * (36 * 4096 * 2 + 104_448 * 2 + 2 * 4096 * 2)
-    assert loss["top-K payload"] == 20480 * 804
+    assert loss()["activations"] == 20480 * (36 * 4096 * 2 + 104_448 * 2 + 2 * 4096 * 2)
+    assert loss()["top-K payload"] == 20480 * 804
+
+
+@pytest.mark.parametrize(
+    ("overrides", "own_model", "own_adapter"),
+    [
+        ([], 0, 1),
+        (["srpo.teacher.lora_ema=exact"], 1, 0),
+        (["srpo.teacher.kind=frozen"], 0, 0),
+        (["srpo.teacher.kind=live"], 0, 0),
+    ],
+)
+def test_only_the_adapter_has_gradients_and_optimiser(overrides, own_model, own_adapter):
+    settings = settings_of(compose_config("srpo_lora", overrides))
+    shape = settings.shape
+    # A and B of rank 32: r (in + out) of q, k, v, o, gate, up and down in 36 layers.
+    ends = 2 * (4096 + 4096) + 2 * (4096 + 1024) + 3 * (4096 + 12288)
+    assert settings.adapter == 36 * 32 * ends
+    moments = memory.training_moments(settings, flash_cross_entropy=True, routed=0.4)
+    step = parts(moments, "optimizer step")
+    assert step["gradients"] == 4 * settings.adapter
+    assert step["AdamW states"] == 8 * settings.adapter
+    assert step["weights"] == 4 * (shape.parameters + settings.adapter)
+    assert step.get("teacher's adapter", 0) == 4 * own_adapter * settings.adapter
+    assert memory.teacher_weights(settings) == 4 * own_model * shape.parameters
+    saved = 4 * (shape.parameters + 3 * settings.adapter) + 4 * (
+        own_adapter * settings.adapter + own_model * shape.parameters
+    )
+    assert memory.checkpoint_bytes(settings) == saved
+
+
+ON_GPU, IN_ITS_PASS = ["srpo.teacher.offload_policy=false"], ["srpo.teacher.param_offload=true"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "in_update", "in_pass", "on_host"),
+    [
+        ([], 0, 0, 4),
+        (ON_GPU, 4, 4, 0),
+        ([*ON_GPU, *IN_ITS_PASS], 0, 4, 4),
+        (["srpo.teacher.dtype=bfloat16"], 0, 0, 3),
+        (["srpo.teacher.dtype=bfloat16", *ON_GPU], 2, 2, 1),
+        (["srpo.teacher.dtype=bfloat16", "srpo.teacher.kind=frozen"], 0, 0, 2),
+    ],
+)
+def test_where_the_teacher_is_and_how_wide(overrides, in_update, in_pass, on_host):
+    """Bytes per parameter."""
+    settings = settings_of(compose_config("srpo", ["trainer.n_gpus_per_node=8", *overrides]))
+    moments = memory.training_moments(settings, flash_cross_entropy=True, routed=0.4)
+    count = settings.shape.parameters / 8
+    assert parts(moments, "backward").get("teacher", 0) == in_update * count
+    assert parts(moments, "teacher").get("teacher", 0) == in_pass * count
+    host = gpu_host(settings, lengths_of(settings)).parts
+    pinned = host.get("teacher, pinned", 0) / pinned_rounding(settings)
+    assert pinned + host.get("teacher's last bits", 0) == pytest.approx(8 * on_host * count)
+
+
+def test_pinned_memory_comes_in_powers_of_two():
+    """Qwen3-8B on 8 ranks: of a layer q, o and k, v fit, the MLP's 1,536 x 4,096 and the embeddings' 18,992 do not."""
+    settings = settings_of(compose_config("srpo", ["trainer.n_gpus_per_node=8"]))
+    fitting = 2 * 2**21 + 2 * 2**19
+    exact = 36 * (fitting + 3 * 1536 * 4096) + 2 * 18992 * 4096
+    assert pinned_rounding(settings) == pytest.approx((36 * (fitting + 3 * 2**23) + 2 * 2**27) / exact)
+    assert pinned_rounding(settings) == pytest.approx(1.33, abs=0.005)
 
 
 def test_grpo_has_no_teacher_and_no_logit_loss():

@@ -62,9 +62,29 @@ def test_lengths_stay_inside_their_limits():
     assert lengths.response * lengths.longest == 8192
 
 
+@pytest.mark.parametrize(("model", "gpu"), [("Qwen3-1.7B", "RTX4090"), ("Qwen3-8B", "H100"), ("Qwen3-8B", "A100")])
+def test_an_adapter_is_trained_on_one_gpu_with_the_defaults(model, gpu):
+    config = compose_config("srpo_lora", [f"actor_rollout_ref.model.path={model}"])
+    assert plan_config(config, gpu_of(gpu), flash_cross_entropy=True).misfits() == []
+    whole = compose_config("srpo", [f"actor_rollout_ref.model.path={model}", "trainer.n_gpus_per_node=1"])
+    assert plan_config(whole, gpu_of(gpu), flash_cross_entropy=True).misfits() != []
+
+
+def test_ranks_that_share_rows_bound_the_longest_one():
+    long = ["data.max_response_length=120000", "actor_rollout_ref.rollout.max_model_len=260000"]
+    long += ["trainer.n_gpus_per_node=8"]
+    alone, shared = (
+        settings_of(compose_config("srpo", [*long, f"actor_rollout_ref.actor.ulysses_sequence_parallel_size={size}"]))
+        for size in (1, 8)
+    )
+    assert alone.actor_tokens == 122_048
+    assert shared.actor_tokens == 20_480
+    assert shared.teacher_tokens == -(-(shared.max_teacher_prompt + 120_000) // 8)
+
+
 def test_settings_that_are_not_planned_for():
-    with pytest.raises(ValueError, match="lora"):
-        settings_of(compose_config("srpo", ["actor_rollout_ref.model.lora_rank=8"]))
+    with pytest.raises(ValueError, match="adapters on embed_tokens are not planned for"):
+        settings_of(compose_config("srpo_lora", ["actor_rollout_ref.model.target_modules=[q_proj,embed_tokens]"]))
     with pytest.raises(ValueError, match="no data for the GPU"):
         gpu_of("H21")
     with pytest.raises(ValueError, match="--gpu"):
@@ -91,3 +111,8 @@ def test_the_command_on_a_cpu():
     result = CliRunner().invoke(app, ["plan", "srpo", "platform=cpu", "--model", "SmolLM2-135M"])
     assert result.exit_code in (0, 1)
     assert "GiB of the trainer worker" in result.stdout
+
+
+def test_engines_on_gpus_of_their_own_are_not_planned_for():
+    with pytest.raises(ValueError, match="srpo_separate_async: engines on GPUs of their own"):
+        plan("trainer.v1.trainer_mode=srpo_separate_async")

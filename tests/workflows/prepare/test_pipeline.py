@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
+from srpo_verl.base.lease import take
 from tests.workflows.prepare import hub_rows
 from workflows.cli import app
 from workflows.prepare import published, registry, sources
@@ -227,3 +228,13 @@ def test_an_unreachable_hub_is_a_sentence(monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(PrepareError, match=r"could not be loaded from the Hugging Face hub.*--from"):
         sources.load_split(HubSplit("openai/no-such-data-set-of-ours", "train"))
+
+
+def test_two_preparations_do_not_write_into_one_folder(tmp_path):
+    source = jsonl(tmp_path / "test.jsonl", hub_rows.TOOLUSE)
+    with (
+        take(tmp_path / "out", what="preparing"),
+        pytest.raises(PrepareError, match=r"belongs to run .* preparing since"),
+    ):
+        prepare("tooluse", tmp_path / "out", source=source)
+    assert not (tmp_path / "out" / MANIFEST).exists()

@@ -2,6 +2,7 @@
 
 import pytest
 
+from srpo_verl.config import FAMILY
 from tests.compose import compose
 from tests.workflows.report.run_folders import config, write_run, write_start
 from workflows.report.config_differences import is_incidental
@@ -15,12 +16,14 @@ from workflows.run_reader import Run
     [
         ("srpo", "SRPO"),
         ("srpo_tiny", "SRPO"),
+        ("srpo_lora", "SRPO"),
         ("grpo", "GRPO"),
         ("sdpo", "SDPO"),
         ("srpo_routing_only", "SRPO, routing only"),
         ("advantage_mix", "Advantage Mix"),
         ("sdpo_correct_only", "SDPO, correct only"),
         ("sdpo_incorrect_only", "SDPO, incorrect only"),
+        *FAMILY.items(),
     ],
 )
 def test_method_of_each_config(name, method, tmp_path):

@@ -5,16 +5,19 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 
 import psutil
 import pytest
 
+from srpo_verl.base.processes import family_of
 from srpo_verl.training.durable import checkpoint_store as store
-from workflows.process_tree import family_of
+from workflows.reproduce.backends import backend_of
 from workflows.reproduce.backends.local import CELL_VARIABLE
-from workflows.reproduce.cell_files import cell_lock
+from workflows.reproduce.cell_files import Start, cell_lease
+from workflows.reproduce.run_cell import _Watch
 from workflows.reproduce.run_grid import GridRefused
 from workflows.reproduce.spec.cell import select
 from workflows.reproduce.states import cost
@@ -64,8 +67,8 @@ def test_killed_at_random_moments_nothing_is_lost_and_nothing_repeated(laborator
 
 def test_two_programs_share_the_grid(laboratory):
     first = laboratory.cells()[0]
-    with cell_lock(first) as ours:
-        assert ours
+    with cell_lease(first) as lease:
+        assert lease is not None
         assert laboratory.states()[first.name].state == "running"
         told = laboratory.run(laboratory.cells()[:2])
     assert told[0] == ("skipped", first.name)
@@ -135,7 +138,7 @@ def test_killed_between_the_last_checkpoint_and_its_metrics(laboratory):
     assert laboratory.run(chosen)[-1] == ("failed", chosen[0].name)
     assert laboratory.run(chosen, retry_failed=True)[-1] == ("done", chosen[0].name)
     assert chosen[0].records()[-1].accuracy() is not None
-    assert laboratory.steps_done() == [(chosen[0].name, str(step)) for step in range(1, STEPS)]
+    assert laboratory.steps_done() == [(chosen[0].name, str(step)) for step in range(1, STEPS + 1)]
 
 
 def test_a_run_that_ends_before_its_budget_has_failed(laboratory):
@@ -147,8 +150,12 @@ def test_a_run_that_ends_before_its_budget_has_failed(laboratory):
 
 def test_checks_stop_a_run_and_are_judged_again_when_they_change(laboratory):
     acceptance = [{"metric": "accuracy", "within": [0.5, 0.6], "benchmarks": ["a"]}]
-    laboratory.write(acceptance=acceptance, overrides=["+stand_in.seconds=0.2"])
+    laboratory.write(acceptance=acceptance, overrides=["+stand_in.hold=2"])
     chosen = select(laboratory.cells(), ["srpo s1"])
+    for cell in chosen:
+        cell.folder.mkdir(parents=True)
+        if cell.benchmark.name == "b":
+            (cell.folder / "go_on").touch()
     laboratory.run(chosen)
     states = laboratory.states()
     assert states["a__tiny__srpo__s1"].state == "rejected"
@@ -156,8 +163,10 @@ def test_checks_stop_a_run_and_are_judged_again_when_they_change(laboratory):
     assert states["a__tiny__srpo__s1"].last_step < STEPS
     assert states["b__tiny__srpo__s1"].state == "done"
     assert laboratory.run(chosen) == []
-    laboratory.write(overrides=["+stand_in.seconds=0.2"])
+    laboratory.write(overrides=["+stand_in.hold=2"])
     assert laboratory.states()["a__tiny__srpo__s1"].state == "stopped"
+    for cell in chosen:
+        (cell.folder / "go_on").touch()
     laboratory.run(select(laboratory.cells(), ["srpo s1"]))
     assert laboratory.states()["a__tiny__srpo__s1"].state == "done"
 
@@ -215,3 +224,17 @@ def test_a_start_goes_on_from_a_whole_checkpoint_not_from_what_the_tracker_says(
     store.finish(store.step_folder(cell.folder, 2), step=2, run="run")
     (cell.folder / store.TRACKER).unlink()
     assert skipped in cell.command(site)
+
+
+def test_of_a_cell_that_begins_anew_no_record_is_no_news(laboratory):
+    """Its start takes the lines of the earlier one away before it logs its own."""
+    cell = laboratory.cells()[0]
+    _, site = laboratory.load()
+    metrics = cell.folder / "srpo_run" / "20260101-000000" / "metrics.jsonl"
+    metrics.parent.mkdir(parents=True)
+    start = Start(job="1", backend="local", started=0.0, log_offset=0)
+    watch = _Watch(cell, backend_of(site), start, threading.Event(), lambda *_: None, 0.0)
+    metrics.write_text(json.dumps({"step": 1, "data": {"x": 1.0}}) + "\n")
+    assert watch._read()
+    metrics.write_text("")
+    assert not watch._read()

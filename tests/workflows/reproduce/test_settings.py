@@ -33,7 +33,7 @@ def read(tmp_path, content, kind=Grid):
         ({"seeds": [1, 1]}, "seeds: 1 is there twice"),
         ({"budget": {}}, "budget: give either hours"),
         ({"budget": {"hours": [1], "steps": [1]}}, "budget: give either hours"),
-        ({"methods": [{"name": "dpo"}]}, "method dpo: no config 'dpo'; `config` is one of: advantage_mix, grpo"),
+        ({"methods": [{"name": "dpo"}]}, "method dpo: no config 'dpo'; `config` is one of: advantage_mix, "),
         ({"methods": [{"name": "srpo", "models": ["tiny"]}]}, "models has no tiny; there is: big, small"),
         ({"overrides": ["data.train_batch_size 8"]}, "overrides: 'data.train_batch_size 8' is no Hydra override"),
         ({"benchmarks": [{"name": "a__b", "train": "x", "val": "y"}]}, r"benchmarks[0].name: String should match"),

@@ -3,7 +3,9 @@
 import _thread
 import os
 import shutil
+import signal
 import subprocess
+import sys
 import time
 
 import pytest
@@ -34,9 +36,12 @@ COMMANDS = {
     """,
 }
 
+# From PyPI it is beside the interpreter, which need not be in PATH.
+SHELLCHECK = shutil.which("shellcheck", path=os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]]))
+
 
 def real_slurm():
-    """Whether a Slurm with the nodes n1 and n2 answers here (SLURM_CONF)."""
+    """Whether a Slurm with the nodes n1 and n2 answers here (SLURM_CONF, requirements/slurm_here.sh)."""
     if shutil.which("sinfo") is None:
         return False
     told = subprocess.run(["sinfo", "--noheader", "--Node", "--format=%N"], capture_output=True, text=True, timeout=60)
@@ -73,12 +78,12 @@ def script_of(laboratory):
     return files["slurm.sh"]
 
 
-@pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not installed")
+@pytest.mark.skipif(SHELLCHECK is None, reason="shellcheck is not installed")
 def test_shellcheck_finds_nothing(laboratory):
     laboratory.write_site(backend="slurm", nodes=2, slurm={"container": "img.sqsh", "mounts": ["/a:/a"]})
     _, site = laboratory.load()
     for name, text in backend_of(site).files(laboratory.cells()[0], "srpo-job-1").items():
-        done = subprocess.run(["shellcheck", "--shell=bash", "-"], input=text, capture_output=True, text=True)
+        done = subprocess.run([SHELLCHECK, "--shell=bash", "-"], input=text, capture_output=True, text=True)
         assert done.returncode == 0, f"{name}\n{done.stdout}"
 
 
@@ -118,20 +123,29 @@ def test_the_head_is_on_the_first_node(slurm):
     assert "start --num-gpus=2 --block --head" in head
 
 
-def test_a_job_that_outlives_this_program_is_found_again(slurm):
+@pytest.fixture
+def interruptible():
+    """A test run that a shell started in the background has SIGINT ignored: an interrupt would then be none."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_a_job_that_outlives_this_program_is_found_again(slurm, interruptible):
     """The program is told to stop; the job goes on; the next program watches it instead of starting another."""
-    slurm.write(budget={"steps": [4]}, overrides=["+stand_in.seconds=1.5"])
+    slurm.write(budget={"steps": [4]}, overrides=["+stand_in.hold=2"])
     chosen = slurm.cells()[:1]
     with pytest.raises(KeyboardInterrupt):
         slurm.run(chosen, at_step=(2, _thread.interrupt_main))
     assert slurm.states()[chosen[0].name].state == "unwatched"
+    (chosen[0].folder / "go_on").touch()
     assert slurm.run(chosen)[-1] == ("done", chosen[0].name)
     assert [step for _, step in slurm.steps_done()] == ["1", "2", "3", "4"]
 
 
 def test_a_cancelled_job_is_a_failed_cell(slurm, monkeypatch):
     monkeypatch.setattr(run_cell, "SECONDS_FOR_EXIT_CODE", 0.5)
-    slurm.write(budget={"steps": [40]}, overrides=["+stand_in.seconds=0.2"])
+    slurm.write(budget={"steps": [4]}, overrides=["+stand_in.hold=2"])
     chosen = slurm.cells()[:1]
     slurm.run(chosen, at_step=(2, lambda: cancel(chosen[0])))
     state = slurm.states()[chosen[0].name]

@@ -11,6 +11,7 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
+from srpo_verl.base.lease import FolderTakenError, take
 from srpo_verl.training.durable import checkpoint_store
 from workflows.cli import app
 from workflows.compose_config import ConfigError, compose_config
@@ -19,7 +20,7 @@ from workflows.plan.gpus import GPUS
 from workflows.run_reader import read_run
 from workflows.train import checks
 from workflows.train.folder import claim_run, newest_checkpoint
-from workflows.train.run import RunFailed, environment, train
+from workflows.train.run import RunFailed, RunStopped, environment, train
 
 REPOSITORY = Path(__file__).parents[3]
 
@@ -71,6 +72,34 @@ def test_a_run_is_neither_overwritten_nor_resumed_by_accident(start, tmp_path):
     assert read_run(tmp_path / "run").records[-1].step == 1
 
 
+@pytest.mark.parametrize("how", [{}, {"resume": True}, {"fresh": True}])
+def test_a_folder_that_another_run_has_is_refused_and_left_as_it_is(how, start, tmp_path):
+    with take(tmp_path / "run"):
+        (tmp_path / "run" / "train.log").write_text("of the other")
+        with pytest.raises(FolderTakenError, match=r"belongs to run .*\(srpo attach .*\(srpo stop .*another folder"):
+            start(**how)
+    assert [path.name for path in tmp_path.iterdir()].count("run") == 1
+    assert (tmp_path / "run" / "train.log").read_text() == "of the other"
+
+
+def test_a_start_that_was_killed_before_it_wrote_anything_can_be_resumed(start, tmp_path):
+    take(tmp_path / "run").release("killed")
+    assert start(resume=True).steps == 2
+
+
+def test_the_run_gets_the_folder_from_its_command_and_says_that_it_was_stopped(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+    code = (
+        "import os, pathlib, sys; from srpo_verl.base.lease import TOKEN, take\n"
+        "take(pathlib.Path(sys.argv[1]), token=os.environ[TOKEN]).release('stopped: SIGTERM: stopped after step 3.')\n"
+        "sys.exit(1)"
+    )
+    out = tmp_path / "run"
+    command = [sys.executable, "-c", code, str(out)]
+    with pytest.raises(RunStopped, match=r"SIGTERM: stopped after step 3\."):
+        train("srpo_tiny", out=out, checks=False, console=Console(quiet=True), command=command, timeout=60)
+
+
 def test_folders_that_are_no_run(tmp_path):
     with pytest.raises(FileNotFoundError, match="holds no run"):
         claim_run(tmp_path / "nothing", resume=True, fresh=False)
@@ -93,7 +122,7 @@ def test_the_newest_checkpoint_is_the_last_complete_one(tmp_path):
 
 
 def test_the_childs_environment(tmp_path):
-    files = claim_run(tmp_path / "run", resume=False, fresh=False)
+    files, _ = claim_run(tmp_path / "run", resume=False, fresh=False)
     plain = environment(files, cpu=True, base={"VERL_FILE_LOGGER_PATH": "/elsewhere", "HOME": "/root"})
     assert plain["VLLM_CPU_KVCACHE_SPACE"] == "1"
     assert not {"VERL_FILE_LOGGER_PATH", "TENSORBOARD_DIR", "HF_HUB_OFFLINE"} & plain.keys()

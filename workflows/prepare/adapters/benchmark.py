@@ -64,7 +64,8 @@ class Benchmark:
         hub: where each split comes from; with `pool`, the one entry `all`.
         pool: makes the splits where the source has none. Called with the selected rows.
         select: which rows belong to the benchmark.
-        elsewhere: where to get the files when the hub does not have them.
+        generate: makes the rows of each split where they are generated; called with `--dataset-kwargs`.
+        elsewhere: where to get the files when the hub does not have them; of generated rows, what made them.
     """
 
     name: str
@@ -76,6 +77,7 @@ class Benchmark:
     pool: Callable[[Sequence[Row]], dict[str, list[Row]]] | None = None
     select: Callable[[Row], bool] | None = None
     published: Mapping[str, Published] = field(default_factory=dict)
+    generate: Callable[[Mapping[str, Any]], dict[str, list[Row]]] | None = None
     elsewhere: str = ""
 
     def verl_row(self, question: Question, split: str, position: int) -> dict[str, Any]:

@@ -7,7 +7,8 @@ import shlex
 
 import psutil
 
-from workflows.process_tree import ProcessTree, family_of
+from srpo_verl.base.processes import family_of
+from workflows.process_tree import ProcessTree
 from workflows.reproduce.backends.base import Backend
 from workflows.reproduce.spec.cell import Cell
 from workflows.reproduce.spec.site import Site

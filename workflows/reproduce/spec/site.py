@@ -33,6 +33,7 @@ class Slurm(Strict):
     container: str | None = None
     mounts: tuple[str, ...] = ()
     port: int = 6379
+    notice: Annotated[int, Field(gt=0)] = 300  # seconds before its end at which Slurm says so, and a run saves
 
 
 class Kubernetes(Strict):

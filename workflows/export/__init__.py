@@ -1,0 +1,1 @@
+"""`srpo export`: a run's model as a folder that can be given away, and on the Hugging Face hub."""

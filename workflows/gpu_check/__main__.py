@@ -1,0 +1,3 @@
+from workflows.gpu_check.command import app
+
+app()

@@ -1,0 +1,1 @@
+"""Runs that are going on, seen from outside: `srpo attach`, `srpo stop`, `srpo status`."""
