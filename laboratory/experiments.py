@@ -6,7 +6,7 @@ further_seeds   GRPO and SRPO on five more seeds (added when five had left open 
 ablations       variants of SDPO and SRPO, at the rate of the method they vary
 teachers        SRPO and SDPO with a frozen teacher, SRPO with a slow one (added when a run of SRPO had fallen)
 causes          the main methods at GRPO's rate with a verdict that wants a derivation that is true line by line
-family_rates, family, family_short: `laboratory.family`
+family_rates, family, family_short_rates, family_short: `laboratory.family`
 reduced         what `make lab` does: the main methods at the rates found in the full laboratory, two seeds
 """
 
@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from statistics import mean
 
 from laboratory import family as methods_of_papers
 from laboratory.run import RunSpec, record_path, write_text
@@ -30,6 +31,7 @@ ABLATIONS = {
 RATES = (1e-4, 2e-4, 5e-4)
 PUBLISHED_RATES = Path("docs/evidence/rates.json")
 RATE_SEEDS, MAIN_SEEDS, FURTHER_SEEDS, ABLATION_SEEDS = (100, 101, 102), range(5), range(5, 10), range(3)
+SHORT_SEEDS = range(3)
 # label -> (method, overrides, seeds). Seed 7 had shown what an EMA teacher can do.
 TEACHERS = {
     "srpo_frozen": ("srpo", ("srpo.teacher.kind=frozen",), (*MAIN_SEEDS, *FURTHER_SEEDS)),
@@ -70,31 +72,34 @@ def ablations(folder: Path) -> list[RunSpec]:
 
 
 def chosen_rate(folder: Path, method: str) -> float:
-    """The rate whose best validation accuracy of a run, averaged over the seeds, is highest; a tie goes to the lower.
+    """The rate that a method has in every experiment of 480 steps; the choice is kept in `records/rates.json`."""
+    searched = "learning_rates" if method in MAIN else "family_rates"
+    return _best_rate(folder, method, searched, folder / "records" / "rates.json")
 
-    The choice is kept in `records/rates.json`.
+
+def short_rate(folder: Path, method: str) -> float:
+    """The rate that a method has in `family_short`; the choice is kept in `records/short_rates.json`."""
+    return _best_rate(folder, method, "family_short_rates", folder / "records" / "short_rates.json")
+
+
+def _best_rate(folder: Path, method: str, experiment: str, kept: Path) -> float:
+    """The rate whose best validation accuracy of a run, averaged over the seeds, is highest; a tie goes to the lower.
 
     Raises:
         FileNotFoundError: a run that the choice needs is not finished.
     """
-    kept = folder / "records" / "rates.json"
     rates = json.loads(kept.read_text()) if kept.exists() else {}
     if method not in rates:
-        scores = validation_scores(folder, method)
-        seeds = RATE_SEEDS
-        if not all((lr, seed) in scores for lr in RATES for seed in seeds):
-            experiment = "learning_rates" if method in MAIN else "family_rates"
-            raise FileNotFoundError(f"the learning rate of {method} is not chosen: run {experiment}.")
-        rates[method] = max(RATES, key=lambda lr: (sum(scores[lr, seed] for seed in seeds) / len(seeds), -lr))
+        scores: dict[float, list[float]] = {}
+        for spec in specs_of(experiment, folder):
+            path = record_path(folder, spec)
+            if spec.method == method:
+                if not path.exists():
+                    raise FileNotFoundError(f"the learning rate of {method} is not chosen: run {experiment}.")
+                scores.setdefault(spec.lr, []).append(best_accuracy(path))
+        rates[method] = max(RATES, key=lambda lr: (mean(scores[lr]), -lr))
         write_text(kept, json.dumps(rates, indent=2, sort_keys=True) + "\n")
     return rates[method]
-
-
-def validation_scores(folder: Path, method: str) -> dict[tuple[float, int], float]:
-    """Best validation accuracy by (rate, seed), of the runs that are finished."""
-    specs = [*learning_rates(folder), *family_rates(folder)]
-    paths = {(s.lr, s.seed): record_path(folder, s) for s in specs if s.method == method}
-    return {key: best_accuracy(path) for key, path in paths.items() if path.exists()}
 
 
 def best_accuracy(path: Path) -> float:
@@ -127,12 +132,12 @@ def family_rates(_: Path) -> list[RunSpec]:
     return methods_of_papers.rate_specs(RATES, RATE_SEEDS)
 
 
-def family(folder: Path) -> list[RunSpec]:
-    return methods_of_papers.compared(lambda method: chosen_rate(folder, method), MAIN_SEEDS, steps=480)
+def family_short_rates(folder: Path) -> list[RunSpec]:
+    return [spec for spec in (*learning_rates(folder), *family_rates(folder)) if spec.seed == RATE_SEEDS[0]]
 
 
-def family_short(_: Path) -> list[RunSpec]:
-    return methods_of_papers.short(MAIN_SEEDS, PUBLISHED_RATES)
+def family_short(folder: Path) -> list[RunSpec]:
+    return methods_of_papers.compared(lambda method: short_rate(folder, method), SHORT_SEEDS, steps=480)
 
 
 def reduced(_: Path) -> list[RunSpec]:
@@ -150,6 +155,7 @@ EXPERIMENTS: dict[str, Callable[[Path], list[RunSpec]]] = {
     "reduced": reduced,
     "family_rates": family_rates,
     "family": family,
+    "family_short_rates": family_short_rates,
     "family_short": family_short,
 }
 

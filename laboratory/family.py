@@ -1,24 +1,22 @@
 """Which runs compare the family of methods (docs/family.md); the page is docs/comparison.md.
 
-family_rates   three rates for each method of the family, on the seeds and the split of the main methods' choice
-family         every method and control at its chosen rate: five seeds on the test split, 480 steps
-family_short   the same at the published rate of the main method whose config a method inherits, 120 steps
+family_rates        three rates for each method of the family, on the seeds and the split of the main methods' choice
+family              every method and control at its chosen rate: five seeds on the test split, 480 steps
+family_short_rates  of the runs that choose rates, the main methods' too, those of the first seed
+family_short        as `family`, at the rate chosen by these alone, and three seeds
 
 All are seed by seed: a grid that is stopped early has complete comparisons on fewer seeds.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from laboratory.run import RunSpec
-from srpo_verl.config import FAMILY, METHODS, inherits, method_settings
+from srpo_verl.config import FAMILY, METHODS, method_settings
 
 COMPARED = ("grpo", "sdpo", "srpo")
-SHORT_STEPS = 120
 
 
 @dataclass(frozen=True)
@@ -49,13 +47,6 @@ def shown_reference(method: str) -> bool:
     return "reference" in method_settings(method).get("providers", ())
 
 
-def main_method(method: str) -> str:
-    """GRPO, SDPO or SRPO, whichever the method's config inherits from."""
-    while method not in COMPARED:
-        method = inherits(method)
-    return method
-
-
 def rate_specs(rates: tuple[float, ...], seeds: tuple[int, ...]) -> list[RunSpec]:
     return [
         RunSpec("family_rates", method, lr, seed, split="validation", steps=240)
@@ -74,8 +65,3 @@ def compared(rate: Callable[[str], float], seeds: range, steps: int, label: str 
             own = rate(control.method)
             specs.append(RunSpec(label, control.method, own, seed, "test", steps, 30, control.overrides, label=name))
     return specs
-
-
-def short(seeds: range, published: Path) -> list[RunSpec]:
-    rates = json.loads(published.read_text())
-    return compared(lambda method: rates[main_method(method)], seeds, SHORT_STEPS)

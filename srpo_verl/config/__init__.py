@@ -1,6 +1,6 @@
 """The typed `srpo.*` settings, the checks made before anything starts, and one small YAML per method."""
 
-from srpo_verl.config.methods import FAMILY, METHODS, inherits, method_settings
+from srpo_verl.config.methods import FAMILY, METHODS, method_settings
 from srpo_verl.config.schema import SRPOConfig, TeacherConfig, WatchdogConfig, settings
 
 __all__ = [
@@ -9,7 +9,6 @@ __all__ = [
     "SRPOConfig",
     "TeacherConfig",
     "WatchdogConfig",
-    "inherits",
     "method_settings",
     "settings",
 ]

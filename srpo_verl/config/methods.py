@@ -46,17 +46,6 @@ def method_settings(name: str) -> dict[str, Any]:
     return _merged(method_settings(content["defaults"][0]), content.get("srpo", {}))
 
 
-def inherits(name: str) -> str:
-    """The method whose config that of `name` begins with; for `srpo`, which begins with none, it is a ValueError.
-
-    Raises:
-        ValueError: no method has this name, or it is `srpo`.
-    """
-    if name == "srpo":
-        raise ValueError("srpo inherits from no method: ask about another one.")
-    return _content(name)["defaults"][0]
-
-
 def _content(name: str) -> dict[str, Any]:
     if name not in METHODS | FAMILY:
         raise ValueError(f"unknown method {name!r}: choose one of {', '.join(METHODS | FAMILY)}")

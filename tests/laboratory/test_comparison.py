@@ -12,13 +12,22 @@ import torch
 from laboratory.answer_measures import answer_measures, expected_distinct, stated
 from laboratory.claims import CLAIMS, Claim
 from laboratory.comparison import MARK, NOTHING, PAGE, RECORDS, Comparison
-from laboratory.experiments import RATES, chosen_rate, family, family_rates, family_short, learning_rates
-from laboratory.family import CONTROLS, TITLES, compared, main_method, shown_reference
+from laboratory.experiments import (
+    RATES,
+    chosen_rate,
+    family,
+    family_rates,
+    family_short,
+    family_short_rates,
+    learning_rates,
+    short_rate,
+)
+from laboratory.family import CONTROLS, TITLES, compared, shown_reference
 from laboratory.measure import Answers
 from laboratory.methods import algorithm
 from laboratory.page import renewed
 from laboratory.run import RunSpec, record_path, run
-from srpo_verl.config import FAMILY, inherits
+from srpo_verl.config import FAMILY
 from tests.laboratory.test_evidence import write_record
 from tests.laboratory.test_run import SMALL
 
@@ -70,19 +79,17 @@ def test_measures_of_answers():
     assert [stated(right), stated("nothing"), stated("#### 7\n#### 3")] == ["1", "", "3"]
 
 
-def test_every_method_and_control_on_every_seed_seed_by_seed(at_home):
-    specs = family_short(Path("unused"))
-    rows = [spec.label or spec.method for spec in specs]
-    assert rows == [*TITLES] * 5
+def all_rows(seeds=range(5)) -> list[RunSpec]:
+    return compared(lambda method: 1e-4, seeds, 480)
+
+
+def test_every_method_and_control_on_every_seed_seed_by_seed():
+    specs = all_rows()
+    assert [spec.label or spec.method for spec in specs] == [*TITLES] * 5
     assert {*FAMILY} <= {*TITLES}
     assert [spec.seed for spec in specs] == sorted(spec.seed for spec in specs)
     assert {spec.split for spec in specs} == {"test"}
     assert len({spec.name for spec in specs}) == len(specs)
-    rates = json.loads((REPOSITORY / "docs/evidence/rates.json").read_text())
-    assert all(spec.lr == rates[main_method(spec.method)] for spec in specs)
-    assert [main_method(name) for name in ("opsd", "drift", "rlcsd")] == ["sdpo", "srpo", "grpo"]
-    with pytest.raises(ValueError, match="srpo inherits from no method"):
-        inherits("srpo")
 
 
 def test_a_control_changes_one_setting_of_its_method():
@@ -96,9 +103,8 @@ def test_a_control_changes_one_setting_of_its_method():
 @pytest.mark.slow
 def test_every_row_trains(tmp_path, at_home):
     """Two steps of each method and control from a hasty start: the records have all that the tables want."""
-    for spec in family_short(Path("unused")):
-        if spec.seed == 0:
-            run(replace(spec, steps=2, eval_every=2), tmp_path, SMALL)
+    for spec in all_rows(range(1)):
+        run(replace(spec, steps=2, eval_every=2), tmp_path, SMALL)
     made = comparison(tmp_path)
     assert [*made.runs] == [*TITLES]
     for runs in made.runs.values():
@@ -123,6 +129,21 @@ def test_the_full_protocol_wants_a_chosen_rate_for_each_method(tmp_path):
     assert len(family(tmp_path)) == 5 * len(TITLES)
     assert {spec.steps for spec in family(tmp_path)} == {480}
     assert {spec.seed for spec in family_rates(tmp_path)}.isdisjoint(spec.seed for spec in family(tmp_path))
+
+
+def test_the_short_protocol_is_the_full_one_on_fewer_seeds(tmp_path):
+    with pytest.raises(FileNotFoundError, match="learning rate of grpo is not chosen: run family_short_rates"):
+        family_short(tmp_path)
+    searched = family_short_rates(tmp_path)
+    assert {spec.name for spec in searched} < {s.name for s in (*learning_rates(tmp_path), *family_rates(tmp_path))}
+    for spec in searched:
+        write_record(tmp_path, spec, [0.3, 0.6 if spec.lr == 5e-4 and spec.method in ("sdpo", "rlcsd") else 0.5])
+    short = family_short(tmp_path)
+    assert {spec.method for spec in short if spec.lr == 5e-4} == {"sdpo", "rlcsd"}
+    assert {spec.lr for spec in short} == {min(RATES), 5e-4}
+    assert ({spec.seed for spec in short}, {spec.steps for spec in short}) == ({0, 1, 2}, {480})
+    assert (short_rate(tmp_path, "rlcsd"), short_rate(tmp_path, "grpo")) == (5e-4, min(RATES))
+    assert {spec.seed for spec in searched}.isdisjoint(spec.seed for spec in short)
 
 
 @pytest.mark.parametrize(
@@ -167,19 +188,15 @@ def test_claims_are_about_rows_of_the_table():
         assert claim.measure in ("accuracy", "pass@16", "distinct")
 
 
-def test_the_page_tells_the_protocol_that_the_code_runs(at_home, tmp_path):
+def test_the_page_tells_the_protocol_that_the_code_runs(tmp_path):
     page = (REPOSITORY / PAGE).read_text()
-    short, rates = family_short(tmp_path), family_rates(tmp_path)
-    assert "**Short** (`family_short`): 120 steps, the same seeds" in page
-    assert ({spec.steps for spec in short}, {spec.seed for spec in short}) == ({120}, {0, 1, 2, 3, 4})
-    full = compared(lambda method: 1e-4, range(5), 480)
-    assert "**Full** (`family`): 480 steps, five seeds" in page
-    assert [(s.label, s.method, s.seed, s.overrides) for s in full] == [
-        (s.label, s.method, s.seed, s.overrides) for s in short
-    ]
+    rates = family_rates(tmp_path)
     assert "{1e-4, 2e-4, 5e-4}" in page
     assert sorted({spec.lr for spec in rates}) == [1e-4, 2e-4, 5e-4]
     assert ({spec.split for spec in rates}, len({spec.seed for spec in rates})) == ({"validation"}, 3)
+    assert "**Full** (`family`): 480 steps, five seeds" in page
+    assert "**Short** (`family_short`): the same on three seeds, with rates chosen on one (`family_short_rates`)" in page
+    assert {spec.seed for spec in family_short_rates(tmp_path)} == {100}
 
 
 def test_the_page_is_what_the_records_give():
