@@ -132,6 +132,10 @@ def family_rates(_: Path) -> list[RunSpec]:
     return methods_of_papers.rate_specs(RATES, RATE_SEEDS)
 
 
+def family(folder: Path) -> list[RunSpec]:
+    return methods_of_papers.compared(lambda method: chosen_rate(folder, method), MAIN_SEEDS, steps=480)
+
+
 def family_short_rates(folder: Path) -> list[RunSpec]:
     return [spec for spec in (*learning_rates(folder), *family_rates(folder)) if spec.seed == RATE_SEEDS[0]]
 
