@@ -3,7 +3,7 @@
 family_rates        three rates for each method of the family, on the seeds and the split of the main methods' choice
 family              every method and control at its chosen rate: five seeds on the test split, 480 steps
 family_short_rates  of the runs that choose rates, the main methods' too, those of the first seed
-family_short        as `family`, at the rate chosen by these alone, and three seeds
+family_short        as `family`, at the rate chosen by these alone, 240 steps
 
 All are seed by seed: a grid that is stopped early has complete comparisons on fewer seeds.
 """
