@@ -29,6 +29,7 @@ class Control:
 
 
 CONTROLS = {
+    "opsd_unclipped": Control("opsd", ("srpo.entry_clip=null",), "OPSD, not clipped"),
     "srpo_alpha_0": Control("srpo", ("srpo.alpha=0",), "SRPO, alpha 0"),
     "srpo_siblings": Control("srpo", ("srpo.providers=[siblings]",), "SRPO, several siblings"),
     "srpo_random_sibling": Control("srpo", ("srpo.providers=[random_sibling]",), "SRPO, a random sibling"),

@@ -111,7 +111,7 @@ def test_every_row_trains(tmp_path, at_home):
         assert {"pass@4", "pass@16", "maj@16", "distinct_questions"} <= runs[0].evals[-1].keys()
         assert runs[0].train[0]["actor/grad_norm"] >= 0
     assert NOTHING not in made.tables().values()
-    assert made.results().count(MARK) == 5
+    assert made.results().count(MARK) == 6
 
 
 def test_the_full_protocol_wants_a_chosen_rate_for_each_method(tmp_path):
