@@ -28,6 +28,7 @@ from laboratory.methods import algorithm
 from laboratory.page import renewed
 from laboratory.run import RunSpec, record_path, run
 from srpo_verl.config import FAMILY
+from srpo_verl.core import SECTIONS
 from tests.laboratory.test_evidence import write_record
 from tests.laboratory.test_run import SMALL
 
@@ -98,6 +99,13 @@ def test_a_control_changes_one_setting_of_its_method():
         changed = {key for key in vars(ours) if vars(ours)[key] != vars(theirs)[key]}
         # The options are those of the parts that are named.
         assert len(changed - {"options"}) == 1, control
+
+
+def test_what_a_teacher_is_shown_has_the_form_of_the_warm_up():
+    """Under another heading the tiny model reads nothing."""
+    for spec in all_rows(range(1)):
+        sections = algorithm(spec.method, spec.overrides).sections()
+        assert {sections[name] for name in sections if name != "question"} <= {SECTIONS["sibling"]}, spec.name
 
 
 @pytest.mark.slow
