@@ -13,7 +13,7 @@ import pytest
 from tests.stack.launch import ENVIRONMENT, REPOSITORY
 from workflows.evaluate.journal import fingerprint
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
 
 
 def python(*words, **environment):

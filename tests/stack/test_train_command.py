@@ -13,7 +13,7 @@ from tests.stack.launch import ENVIRONMENT, REPOSITORY, write_data
 from workflows.evaluate.checkpoint import check_whole, find_actor
 from workflows.run_reader import read_run
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
 
 
 def test_a_run_from_its_checks_to_its_summary(stack_model, tmp_path):
