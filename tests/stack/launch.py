@@ -81,7 +81,7 @@ def run(
     steps: int = 2,
     overrides: Sequence[str] = (),
     environment: dict[str, str] | None = None,
-    timeout: float = 400,
+    timeout: float = 800,
     kill_after_step: int | None = None,
 ) -> Run:
     """Train `steps` steps into `folder`. Kills the whole process group at `timeout` seconds (returncode -9).

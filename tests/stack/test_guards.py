@@ -30,7 +30,7 @@ def test_a_guard_stops_and_what_it_leaves_is_checked_before_it_is_resumed(stack_
     checkpoint = store.inspect(tmp_path / "checkpoints" / "global_step_2")
     assert checkpoint.marker["guards"]["counts"]["unmixed"] == 2
 
-    again = run(tmp_path, stack_model, steps=2, overrides=overrides, timeout=300)
+    again = run(tmp_path, stack_model, steps=2, overrides=overrides)
     assert again.returncode == 0
     assert "step 2, and the run ends at step 2: nothing is left to train" in again.log
     other_data = f"data.train_files={write_data(stack_model.parent, rows=24)}"
@@ -38,7 +38,7 @@ def test_a_guard_stops_and_what_it_leaves_is_checked_before_it_is_resumed(stack_
         ("trainer.n_gpus_per_node=2", "was written by 1 ranks, this run has 2"),
         (other_data, "srpo.checkpoint.restart_data=true"),
     ):
-        refused = run(tmp_path, stack_model, steps=5, overrides=[*overrides, change], timeout=300)
+        refused = run(tmp_path, stack_model, steps=5, overrides=[*overrides, change])
         assert refused.returncode == 2
         assert says in explain(refused.log)
         assert "Started a local Ray instance" not in refused.log

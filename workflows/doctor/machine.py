@@ -148,9 +148,9 @@ def check_output(config: DictConfig, checkpoint_bytes: int | None) -> Iterator[C
     if checkpoint_bytes is None or config.trainer.save_freq <= 0:
         yield ok("output", found)
         return
-    # verl writes the new checkpoint before it removes the oldest one.
+    # A new checkpoint is written before the oldest one is removed, and the best one stays however old it is.
     keep: Any = OmegaConf.select(config, "trainer.max_actor_ckpt_to_keep")
-    kept = (keep or 1) + 1
+    kept = (keep or 1) + 1 + bool(OmegaConf.select(config, "srpo.checkpoint.keep_best"))
     found += f"; a checkpoint takes about {checkpoint_bytes / GIB:.1f} GiB"
     if free < checkpoint_bytes:
         yield fail("output", found, "set trainer.default_local_dir to a larger disk, or trainer.save_freq=-1")

@@ -1,4 +1,4 @@
-"""In which settings runs differ."""
+"""In which settings, and in which sources of variants, runs differ."""
 
 from __future__ import annotations
 
@@ -42,9 +42,18 @@ def flat(config: Any) -> dict[str, str]:
     return result
 
 
+def sources(run: Run) -> dict[str, str]:
+    """{"sources of KIND=NAME": hash} of each variant from outside the package, as the run's record has it."""
+    used: Mapping[str, str] = run.record.get("variants") or {}
+    return {f"sources of {name}": origin.rpartition(", ")[2] for name, origin in used.items()}
+
+
 def differences(runs: Sequence[Run]) -> dict[str, list[str]]:
-    """{dotted name: value in each run} of every setting that is not the same in all; the worker's copy left out."""
-    configs = [flat(run.config) for run in runs]
+    """{dotted name: value in each run} of every setting that is not the same in all; the worker's copy left out.
+
+    A variant's sources count as a setting.
+    """
+    configs = [{**flat(run.config), **sources(run)} for run in runs]
     names = sorted({name for config in configs for name in config if not name.startswith("actor_rollout_ref.srpo.")})
     rows = {name: [config.get(name, ABSENT) for config in configs] for name in names}
     return {name: values for name, values in rows.items() if len(set(values)) > 1}
