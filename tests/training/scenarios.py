@@ -127,7 +127,7 @@ def loss_divergence(worker: Any, batch: build.Batch, fields: dict) -> list[torch
 def loss_divergences(worker: Any, rank: int, world: int, payload: dict[str, Any]) -> dict[str, Any]:
     """What `loss_divergence` gives once actor and teacher differ, and the weights, which it leaves alone."""
     train(worker, rank, world, {"steps": 1, **payload})
-    batch = build.make_batch(vocabulary=VOCABULARY, srpo=worker.srpo)
+    batch = build.make_batch(vocabulary=VOCABULARY, srpo=worker.srpo, **payload["batch"])
     fields = step_fields(worker, batch)
     before = weights(worker.actor.engine.module)
     found = loss_divergence(worker, batch, fields)

@@ -5,10 +5,10 @@ routing, and what other routes and betas need: the sums of exp(-beta H) over its
 which the mean over ANY set of distilled rollouts follows. Rollouts of at most `srpo.inspect_groups` groups have their
 tokens too. No verl, no Ray.
 
-Tokens that the teacher was asked about have the divergence of the loss, by the loss's own function with the weights that
-the batch's first update began from. Where no divergence is in the loss, since the teacher enters as an advantage, they
-have one over two buckets instead, which both sides' log-probs of the sampled token give: see `two_bucket_divergence`.
-The key `divergence` says which of both it is.
+Tokens that the teacher was asked about have the divergence of the loss, by the loss's own function with the weights
+that the batch's first update began from. Where no divergence is in the loss, since the teacher enters as an advantage,
+they have one over two buckets instead, which both sides' log-probs of the sampled token give: see
+`two_bucket_divergence`. The key `divergence` says which of both it is.
 """
 
 from __future__ import annotations

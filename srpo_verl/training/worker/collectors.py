@@ -177,7 +177,7 @@ class TeacherTargets(Collector):
 
 
 class LossDivergence(LogitsHook):
-    """The divergence of the loss on the responses, by the actor's own loss function and whatever that computes it of."""
+    """The divergence of the loss on the responses, by the actor's own loss function, of logits or without them."""
 
     def __init__(self, objective: SRPOObjective):
         self.objective = objective

@@ -1,4 +1,4 @@
-"""The divergence of the loss that a dumped step asks for: that of full logits by plain formulas, in float64 and real."""
+"""The divergence of the loss that a dumped step asks for, against plain formulas on full logits in float64."""
 
 import pytest
 import torch
@@ -24,6 +24,7 @@ from tests.training.worker_process import run_ranks
 pytestmark = pytest.mark.timeout(600)
 MODULE = "srpo.variant_modules=[tests.training.variants_for_tests]"
 K = 8
+BATCH = {"longer": 3}
 
 
 def buckets(log_probs, ids, tail):
@@ -114,13 +115,13 @@ SETTINGS = {
     ("setting", "world"), [*((name, 1) for name in SETTINGS), ("ema", 2), ("no logits", 2)], ids=str
 )
 def test_in_the_real_worker_it_is_that_of_its_own_weights(model, setting, world):
-    found = run_ranks(scenarios.loss_divergences, world, model, {}, SETTINGS[setting])
+    found = run_ranks(scenarios.loss_divergences, world, model, {"batch": BATCH}, SETTINGS[setting])
     student = lora.merged(model, found["actor"]) if "LoRA" in setting else found["actor"]
     teacher = student if found["teacher"] is None else found["teacher"]
     if "LoRA" in setting:
         teacher = lora.merged(model, found["teacher"])
     srpo = SRPOConfig(topk=K)
-    batch, fields = make_batch(vocabulary=scenarios.VOCABULARY, srpo=srpo), found["fields"]
+    batch, fields = make_batch(vocabulary=scenarios.VOCABULARY, srpo=srpo, **BATCH), found["fields"]
     alpha, tail = (1.0 if "alpha 1" in setting else 0.5), "no tail" not in setting
     formula = total_variation if setting == "one's own" else naive
     models = [naive_step.load(model, weights) for weights in (student, teacher)]
