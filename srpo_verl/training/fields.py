@@ -37,6 +37,9 @@ SHOWN_LOG_PROBS = "srpo_shown_log_probs"
 TEACHER_LOG_PROBS = "srpo_teacher_log_probs"
 # (n, j) float32: the teacher's entropy over the full vocabulary, in nats.
 TEACHER_ENTROPY = "srpo_teacher_entropy"
+# (n, j) float32: the loss's divergence of the tokens that the teacher was asked about, before the first update; of some
+# rows of a step that is dumped (`srpo.inspect_dir`). j = response length, 0 if the teacher was not asked.
+LOSS_DIVERGENCE = "srpo_loss_divergence"
 # (n, j) float32: weight x truncated importance weight x share that is distilled; 0 on masked tokens.
 TOKEN_WEIGHTS = "srpo_token_weights"
 

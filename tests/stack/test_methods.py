@@ -83,15 +83,21 @@ def check_inspection(result) -> None:
     mean = sum(r["sums"][data["betas"].index(settings["beta"])] for r in routed) / max(
         sum(r["tokens"] for r in routed), 1
     )
+    divergences = []
     for detail in data["details"]:
         if not (settings["logit_loss"] and by_row[detail["row"]]["shares"][own] > 0):
             continue
         signals = detail["signals"]
+        divergences += signals["divergence"]
         for entropy, weight, importance in zip(
             signals["teacher_entropy"], signals["trained_weight"], signals["importance"], strict=True
         ):
             raw = math.exp(-settings["beta"] * (entropy - data["entropy_floor"]))
             assert weight == pytest.approx(raw / mean * importance, rel=1e-4)
+    assert data["divergence"] == ("loss" if settings["logit_loss"] else "two_buckets")
+    if divergences:
+        # All groups are shown, and the step has one update: the update's own mean.
+        assert sum(divergences) / len(divergences) == pytest.approx(result.steps[1]["srpo/divergence"], rel=1e-3)
 
 
 def check_teacher_prompts(result, config: str) -> None:

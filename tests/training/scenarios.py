@@ -14,6 +14,7 @@ from verl.workers.utils.padding import response_from_nested
 
 from srpo_verl.config import SRPOConfig
 from srpo_verl.training.fields import (
+    LOSS_DIVERGENCE,
     SHOWN,
     SHOWN_LOG_PROBS,
     TEACHER_ENTROPY,
@@ -110,6 +111,32 @@ def step_fields(worker: Any, batch: build.Batch) -> dict[str, list[torch.Tensor]
     return fields
 
 
+def loss_divergence(worker: Any, batch: build.Batch, fields: dict) -> list[torch.Tensor]:
+    """The loss's divergence of every row, length 0 where not routed, with the weights as they are."""
+    given = {
+        TOPK_IDS: jagged(fields["topk_ids"]),
+        TEACHER_LOG_PROBS: jagged(fields["teacher_log_probs"]),
+        **build.base_fields(batch, list(range(len(batch)))),
+    }
+    options = {"temperature": 1.0, "use_dynamic_bsz": True, "max_token_len_per_gpu": 160}
+    found = answer(worker, worker.compute_loss_divergence(tu.get_tensordict(given, options)))
+    assert list(found.keys()) == [LOSS_DIVERGENCE]
+    return list(found[LOSS_DIVERGENCE].unbind())
+
+
+def loss_divergences(worker: Any, rank: int, world: int, payload: dict[str, Any]) -> dict[str, Any]:
+    """What `loss_divergence` gives once actor and teacher differ, and the weights, which it leaves alone."""
+    train(worker, rank, world, {"steps": 1, **payload})
+    batch = build.make_batch(vocabulary=VOCABULARY, srpo=worker.srpo, **payload["batch"])
+    fields = step_fields(worker, batch)
+    before = weights(worker.actor.engine.module)
+    found = loss_divergence(worker, batch, fields)
+    actor = weights(worker.actor.engine.module)
+    assert all(torch.equal(actor[name], value) for name, value in before.items())
+    teacher = weights(teacher_of(worker).engine.module) if worker.teacher is not None else None
+    return {"fields": fields, "divergence": found, "actor": actor, "teacher": teacher}
+
+
 def gradient(worker: Any, batch: build.Batch, rows: list[int], fields: dict, **options: Any) -> dict[str, Any]:
     """Loss and full gradient of the rows of this rank, through the engine, without an optimiser step."""
     engine, srpo = worker.actor.engine, worker.srpo
@@ -182,6 +209,8 @@ def over_settings(worker: Any, rank: int, world: int, payload: dict[str, Any]) -
             assert one._query_collect_info(mesh) == one.actor.engine.is_mp_src_rank_with_outputs()
         move(one, 0.9)
         result = fields_and_gradients(one, rank, world, {**payload, "off_policy": 0.95})
+        batch = build.make_batch(vocabulary=VOCABULARY, srpo=one.srpo, **payload.get("batch", {}))
+        result["fields"]["divergence"] = loss_divergence(one, batch, result["fields"])
         result["fields"]["shown"] = shown(one, [3, 0, 7, 5])
         once = {"steps": 1, "measure_branches": True, "batch": payload.get("batch", {})}
         found[name] = {**result, "metrics": train(one, rank, world, once)["history"][0]["metrics"]}

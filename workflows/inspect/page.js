@@ -6,10 +6,14 @@
   const details = new Map(data.details.map((detail) => [detail.row, detail]));
   const [shading, route, beta] = ["shading", "route", "beta"].map((id) => document.getElementById(id));
   const own = data.routes[0];
+  const DIVERGENCES = {
+    loss: { divergence: "divergence (of the loss, before the first update)" },
+    two_buckets: { two_bucket_divergence: "lower bound of the divergence, over two buckets" },
+  };
   const SHADINGS = {
     weight: "weight, for this route and beta",
     trained_weight: "trained weight",
-    divergence: "divergence (two buckets)",
+    ...DIVERGENCES[data.divergence],
     advantage: "advantage",
     student_entropy: "student entropy",
     teacher_entropy: "teacher entropy",

@@ -50,6 +50,7 @@ def html_page(data: dict[str, Any], *, name: str) -> str:
         scripts=[Markup(script) for script in scripts],
         hashes=Markup(" ".join(f"'{_hash(script)}'" for script in scripts)),
         settings=data["settings"],
+        divergence=data["divergence"],
         shown=len(data["groups"]),
         groups=data["groups_in_batch"],
         made=time.strftime("%Y-%m-%d %H:%M %Z"),

@@ -5,8 +5,10 @@ routing, and what other routes and betas need: the sums of exp(-beta H) over its
 which the mean over ANY set of distilled rollouts follows. Rollouts of at most `srpo.inspect_groups` groups have their
 tokens too. No verl, no Ray.
 
-The divergence of the loss is only known at the worker: the student's log-probs at the top K never leave it. The file
-has a lower bound of it that both sides' log-probs of the sampled token give, see `two_bucket_divergence`.
+Tokens that the teacher was asked about have the divergence of the loss, by the loss's own function with the weights
+that the batch's first update began from. Where no divergence is in the loss, since the teacher enters as an advantage,
+they have one over two buckets instead, which both sides' log-probs of the sampled token give: see
+`two_bucket_divergence`. The key `divergence` says which of both it is.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ from srpo_verl.training.step.token_texts import TokenTexts
 
 logger = logging.getLogger(__name__)
 
-VERSION = 1
+VERSION = 2
 BETAS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
 
 
@@ -46,6 +48,7 @@ class Looked:
         left_out: rows that no teacher prompt could be made for.
         questions: token ids of the student's prompt, of the rows that `groups_to_dump` named.
         signals: of these rows by name ("student_entropy", "student_log_prob"), what is known of any rollout.
+        divergence: of these rows, of those that the teacher was asked about: the loss's, (j,). None: the loss has none.
     """
 
     scalar: torch.Tensor
@@ -53,6 +56,7 @@ class Looked:
     left_out: LeftOut = field(default_factory=LeftOut)
     questions: Mapping[int, Sequence[int]] = field(default_factory=dict)
     signals: Mapping[str, Mapping[int, torch.Tensor]] = field(default_factory=dict)
+    divergence: Mapping[int, torch.Tensor] | None = None
 
 
 def groups_to_dump(view: StepView, count: int) -> dict[str, list[int]]:
@@ -70,8 +74,8 @@ def groups_to_dump(view: StepView, count: int) -> dict[str, list[int]]:
 def two_bucket_divergence(student: torch.Tensor, teacher: torch.Tensor, *, alpha: float) -> torch.Tensor:
     """Divergence over two buckets, the sampled token and all others: at most that over the full vocabulary.
 
-    Merging buckets never raises a generalised Jensen-Shannon divergence, so where the sampled token is among the top K
-    it is at most the divergence of the loss too, before the first update of the batch.
+    Merging buckets never raises a generalised Jensen-Shannon divergence. So where the sampled token is among the top K
+    it is at most that over these and a tail bucket, too: at most the loss's with `divergence: jsd`.
 
     Args:
         student, teacher: (j,) log-probs of the sampled tokens, in nats; the student's old ones.
@@ -144,6 +148,7 @@ def step_contents(view: StepView, looked: Looked, srpo: SRPOConfig) -> dict[str,
         "version": VERSION,
         "step": plan.step,
         "settings": _settings(srpo, plan.step),
+        "divergence": "two_buckets" if looked.divergence is None else "loss",
         "betas": betas,
         "entropy_floor": floor,
         "routes": list(shares),
@@ -157,7 +162,7 @@ def step_contents(view: StepView, looked: Looked, srpo: SRPOConfig) -> dict[str,
 
 def _settings(srpo: SRPOConfig, step: int) -> dict[str, Any]:
     names = ("route", "providers", "policy_gradient", "weighting", "beta", "threshold", "divergence", "alpha", "topk")
-    more = ("denominator", "advantage_mix", "modulator", "turn_mean", "inspect_groups")
+    more = ("support", "add_tail", "denominator", "advantage_mix", "modulator", "turn_mean", "inspect_groups")
     return {name: getattr(srpo, name) for name in (*names, *more)} | {
         "logit_loss": srpo.logit_loss,
         "coefficient": srpo.coefficient(step),
@@ -175,9 +180,12 @@ def _signals(view: StepView, looked: Looked, srpo: SRPOConfig, row: int, n: int 
             "student_entropy": view.tokens.student_entropy[n],
             "teacher_log_prob": teacher,
             "student_log_prob": student,
-            "divergence": two_bucket_divergence(student, teacher, alpha=srpo.alpha),
             "trained_weight": view.signals.weights[row],
         }
+        if looked.divergence is None:
+            found["two_bucket_divergence"] = two_bucket_divergence(student, teacher, alpha=srpo.alpha)
+        elif row in looked.divergence:
+            found["divergence"] = looked.divergence[row]
         if view.tokens.importance is not None:
             found["importance"] = view.tokens.importance[n]
     mask = (view.masks[row] > 0).tolist()

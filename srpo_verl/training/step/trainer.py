@@ -32,6 +32,7 @@ from srpo_verl.training.durable.run_record import write_run_record
 from srpo_verl.training.durable.run_states import next_states, question_id
 from srpo_verl.training.fields import ROUTED, TOKEN_WEIGHTS, TOOLS, TURNS, flags, jagged, require, row_sums
 from srpo_verl.training.rollout.tool_schemas import has_tools
+from srpo_verl.training.step.loss_divergence import loss_divergence
 from srpo_verl.training.step.queue import entries, get_fields, put_fields
 from srpo_verl.training.step.routing_plan import RoutingPlan, build_plan, rollout_of
 from srpo_verl.training.step.score_range import ScoreRange
@@ -307,17 +308,29 @@ class SRPOMixin(DurableTrainer):
         # After the fields are copies of their own: a metric only looks, whatever it does.
         view = StepView(step.plan, step.responses, masks, tokens, signals, self.tokenizer.decode)
         metrics.update(signals.metrics | variant_metrics(view, self.srpo))
+        batch = put_fields(batch, fields)
         # In the modes with several batches a step, of the first.
         if self.srpo.inspect_dir and self._is_due(self.srpo.inspect_freq) and self.local_trigger_step == 0:
-            self._dump(self.srpo.inspect_dir, batch, view, rewards)
-        return put_fields(batch, fields)
+            with marked_timer("srpo_inspect", self.timing_raw):
+                self._dump(self.srpo.inspect_dir, batch, view, rewards)
+        return batch
 
     def _dump(self, folder: str, batch: KVBatchMeta, view: StepView, rewards: torch.Tensor) -> None:
         """The step into the folder, as `srpo inspect` shows it."""
-        step = self.this_step
+        step, rollout = self.this_step, self.config.actor_rollout_ref.rollout
         rows = [row for group in groups_to_dump(view, self.srpo.inspect_groups).values() for row in group]
         data = get_fields(batch.select_keys([batch.keys[row] for row in rows]), ["prompts", "entropy", "old_log_probs"])
         by_row = {name: dict(zip(rows, data[name].unbind(), strict=True)) for name in data.keys()}  # noqa: SIM118
+        divergence = None
+        if self.srpo.logit_loss:
+            divergence = loss_divergence(
+                batch,
+                [row for row in rows if row in step.prompts],
+                step.responses,
+                workers=self.actor_rollout_wg,
+                temperature=rollout.temperature,
+                max_token_len_per_gpu=rollout.log_prob_max_token_len_per_gpu,
+            )
         looked = Looked(
             scalar=step.plan.advantages(
                 rewards, self.srpo, normalize_by_std=self.config.algorithm.norm_adv_by_std_in_grpo
@@ -330,6 +343,7 @@ class SRPOMixin(DurableTrainer):
                 for name, key in (("student_entropy", "entropy"), ("student_log_prob", "old_log_probs"))
                 if key in by_row
             },
+            divergence=divergence,
         )
         dump_step(folder, view, looked, self.srpo)
 

@@ -17,6 +17,7 @@ from verl.utils import tensordict_utils as tu
 from srpo_verl.config import SRPOConfig
 from srpo_verl.core import linear_log_probs, student_topk, target_statistics, topk_targets
 from srpo_verl.training.fields import (
+    LOSS_DIVERGENCE,
     ROUTED,
     TEACHER_ENTROPY,
     TEACHER_LOG_PROBS,
@@ -29,6 +30,7 @@ from srpo_verl.training.fields import (
 )
 from srpo_verl.training.worker import policy_outputs
 from srpo_verl.training.worker.logits_hook import LogitsHook, OutputLayer
+from srpo_verl.training.worker.objective import DIVERGENCE, SRPOObjective
 from srpo_verl.training.worker.sequence_parallel import LocalTokens, local_tokens
 from srpo_verl.variants import VariantError
 from srpo_verl.verl_names.worker import ONLY_LOGITS
@@ -172,6 +174,27 @@ class TeacherTargets(Collector):
         if not variant.built_in and bool(mixed.isnan().any()):
             raise VariantError(f"{variant}: mix_logits gives logits that are not numbers")
         return mixed
+
+
+class LossDivergence(LogitsHook):
+    """The divergence of the loss on the responses, by the actor's own loss function, of logits or without them."""
+
+    def __init__(self, objective: SRPOObjective):
+        self.objective = objective
+
+    def on_logits(self, logits: torch.Tensor, data: TensorDict) -> dict[str, torch.Tensor]:
+        return self.objective.on_logits(logits, data)
+
+    def on_output_layer(self, layer: OutputLayer, data: TensorDict) -> dict[str, torch.Tensor]:
+        return self.objective.on_output_layer(layer, data)
+
+    def on_outputs(
+        self, model_output: dict[str, torch.Tensor], data: TensorDict, dp_group: Any
+    ) -> tuple[torch.Tensor, dict[str, Any]]:
+        lengths = lengths_of(data[TOPK_IDS])
+        places = prediction_positions(data["input_ids"], lengths)
+        model_output[LOSS_DIVERGENCE] = from_lengths(model_output.pop(DIVERGENCE).values()[places], lengths)
+        return torch.zeros((), device=lengths.device), {}
 
 
 class KeepLogits(Collector):

@@ -1,8 +1,9 @@
 """verl's actor-rollout-reference worker, with a teacher and SRPO's loss. Nothing of verl's worker is copied.
 
 Additions to the remote calls: `compute_log_prob` also returns the student's top-K ids of routed rows,
-`compute_teacher_targets` and `compute_shown_log_probs` are new, and `update_actor` ends with the teacher's step. A
-teacher that moves is saved and restored with the checkpoint, in the folder `teacher` beside `actor`.
+`compute_teacher_targets`, `compute_shown_log_probs` and `compute_loss_divergence` are new, and `update_actor` ends with
+the teacher's step. A teacher that moves is saved and restored with the checkpoint, in the folder `teacher` beside
+`actor`.
 """
 
 from __future__ import annotations
@@ -21,19 +22,23 @@ from verl.workers.engine_workers import ActorRolloutRefWorker
 from srpo_verl.config import settings
 from srpo_verl.core import choose_kernels
 from srpo_verl.training.fields import (
+    LOSS_DIVERGENCE,
     ROUTED,
     SHOWN,
     SHOWN_LOG_PROBS,
+    TEACHER_LOG_PROBS,
     TEACHER_PROMPTS,
     TEACHER_SAMPLED,
+    TOKEN_WEIGHTS,
     TOPK_IDS,
     from_lengths,
+    lengths_of,
     require,
 )
 from srpo_verl.training.rollout.weight_socket import name_socket
 from srpo_verl.training.watch.rank_failure import failure_kept
 from srpo_verl.training.worker.branch_gradients import branch_gradient_norms
-from srpo_verl.training.worker.collectors import KeepLogits, LogProbs, StudentTopK, TeacherTargets
+from srpo_verl.training.worker.collectors import KeepLogits, LogProbs, LossDivergence, StudentTopK, TeacherTargets
 from srpo_verl.training.worker.fused_head import FusedHead
 from srpo_verl.training.worker.logits_hook import leave_all_to_hook
 from srpo_verl.training.worker.lora_teacher import AdapterTeacher
@@ -128,6 +133,24 @@ class SRPOWorker(ActorRolloutRefWorker):
         if output is None:
             return None
         return tu.get_tensordict({SHOWN_LOG_PROBS: output[TEACHER_SAMPLED].cpu()}, {})
+
+    @register(dispatch_mode=make_nd_compute_dataproto_dispatch_fn(mesh_name="actor"))
+    @failure_kept
+    def compute_loss_divergence(self, data: TensorDict) -> TensorDict | None:
+        """The loss's divergence of every valid token that the teacher was asked about, whatever it will weigh.
+
+        One forward pass of the actor as it is, over rows with verl's fields, TOPK_IDS and TEACHER_LOG_PROBS.
+        """
+        require(data, (TOPK_IDS, TEACHER_LOG_PROBS, "response_mask"))
+        lengths, mask = lengths_of(data[TOPK_IDS]), data["response_mask"]
+        asked = torch.repeat_interleave(lengths > 0, lengths_of(mask))
+        data[TOKEN_WEIGHTS] = from_lengths(mask.values()[asked].float(), lengths)
+        tu.assign_non_tensor(data, **{"compute_loss": True, "calculate_entropy": False, WANTS_LOGITS: True})
+        if self.srpo.own_log_probs:
+            leave_all_to_hook(data)
+        with loss_function(self.actor, LossDivergence(self.objective)):
+            output = self.actor.infer_batch(data)
+        return None if output is None else tu.get_tensordict({LOSS_DIVERGENCE: output[LOSS_DIVERGENCE].cpu()}, {})
 
     @register(dispatch_mode=make_nd_compute_dataproto_dispatch_fn(mesh_name="actor"))
     @failure_kept

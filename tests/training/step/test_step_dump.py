@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from srpo_verl.config import SRPOConfig
-from srpo_verl.core import TeacherPrompt, generalized_jsd
+from srpo_verl.core import TeacherPrompt, generalized_jsd, topk_divergence
 from srpo_verl.training.step import step_dump
 from srpo_verl.training.step.routed_tokens import RoutedTokens
 from srpo_verl.training.step.routing_plan import Rollout, build_plan
@@ -49,7 +49,7 @@ def rollouts():
     ]
 
 
-def view_of(srpo, *, tokens=True, left_out=LeftOut()):  # noqa: B008
+def view_of(srpo, *, tokens=True, left_out=LeftOut(), divergence=None):  # noqa: B008
     rows = rollouts()
     plan = build_plan(rows, srpo, group_size=3, step=10).without([*left_out.too_long])
     responses = [torch.arange(row.response_length) for row in rows]
@@ -73,6 +73,7 @@ def view_of(srpo, *, tokens=True, left_out=LeftOut()):  # noqa: B008
         prompts=dict.fromkeys(plan.asked_rows(), prompt),
         left_out=left_out,
         questions={0: [7, 8]},
+        divergence=divergence,
     )
     return StepView(plan, responses, masks, found, signals, decode), looked
 
@@ -155,8 +156,21 @@ def test_the_divergence_of_two_buckets_by_hand():
     expected = 0.5 * (0.5 * math.log(4 / 3) + 0.5 * math.log(4 / 5)) + 0.5 * (
         0.25 * math.log(2 / 3) + 0.75 * math.log(6 / 5)
     )
-    detail = next(detail for detail in contents()["details"] if detail["row"] == 2)
-    assert detail["signals"]["divergence"] == [pytest.approx(expected, rel=1e-4)] * 2
+    found = contents()
+    detail = next(detail for detail in found["details"] if detail["row"] == 2)
+    assert detail["signals"]["two_bucket_divergence"] == [pytest.approx(expected, rel=1e-4)] * 2
+    assert "divergence" not in detail["signals"]
+    assert found["divergence"] == "two_buckets"
+
+
+def test_the_divergence_of_the_loss_takes_its_place():
+    """Of the rows that have one; a tool's token has none."""
+    found = contents(divergence={1: torch.tensor([0.5, 0.25, 0.0])})
+    signals = {detail["row"]: detail["signals"] for detail in found["details"]}
+    assert found["divergence"] == "loss"
+    assert signals[1]["divergence"] == [0.5, 0.25, None]
+    assert all("divergence" not in signals[row] for row in signals if row != 1)
+    assert all("two_bucket_divergence" not in of_row for of_row in signals.values())
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.3, 0.5, 1.0])
@@ -167,6 +181,12 @@ def test_two_buckets_never_exceed_the_whole_vocabulary(alpha):
     two = two_bucket_divergence(student[:, 4], teacher[:, 4], alpha=alpha)
     assert bool((two <= whole + 1e-12).all())
     assert float(two.max()) > 0.01
+    # Nor the top K and one bucket for the rest, where the token is among these.
+    ids = student.topk(8).indices
+    loss = topk_divergence(student.gather(-1, ids), teacher.gather(-1, ids), divergence=generalized_jsd(alpha))
+    listed = (ids == 4).any(-1)
+    assert bool((two <= loss + 1e-12)[listed].all())
+    assert 20 < int(listed.sum()) < 180
 
 
 def test_few_groups_and_the_distilled_ones_first():

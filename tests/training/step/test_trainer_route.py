@@ -11,12 +11,14 @@ from transformers import AutoTokenizer
 from verl.utils import tensordict_utils as tu
 
 from srpo_verl.config import settings
-from srpo_verl.training.fields import jagged
+from srpo_verl.training.fields import LOSS_DIVERGENCE, jagged
+from srpo_verl.training.step import loss_divergence
 from srpo_verl.training.step import trainer as module
+from srpo_verl.training.step.routed_tokens import RoutedTokens
 from srpo_verl.training.step.score_range import ScoreRange
 from srpo_verl.training.step.step_signals import StepView, step_signals
 from srpo_verl.training.step.teacher_prompts import TeacherPromptBuilder
-from srpo_verl.training.step.trainer import SRPOTrainer
+from srpo_verl.training.step.trainer import SRPOMixin, SRPOTrainer
 from tests.compose import compose
 from tests.training import tiny_model
 
@@ -54,6 +56,12 @@ class Queue:
             else:
                 tu.assign_non_tensor_stack(data, name, values)
         return data
+
+    def put(self, meta, fields):
+        for name, tensor in fields.items():
+            for key, row in zip(meta.keys, tensor.unbind(), strict=True):
+                self.rows[key][name] = row
+        return meta
 
 
 def trainer_of(config, tokenizer):
@@ -155,3 +163,73 @@ def test_a_step_is_dumped_with_what_the_queue_has_of_its_rollouts(monkeypatch, t
     assert ["".join(detail["pieces"]) for detail in data["details"]] == ["step 1 answer 0", "step 1 answer 1"]
     assert [set(detail["signals"]["student_entropy"]) for detail in data["details"]] == [{0.5}, {1.5}]
     assert [line["advantage"] for line in data["rollouts"]] == [0.5, -0.5]
+
+
+class Actor:
+    """Two ranks that note which rows they are asked about, and say of a token 0.25 more than of the one before."""
+
+    def __init__(self, queue, asked):
+        self.queue, self.asked, self.calls = queue, asked, []
+        self._dispatch_info = {"actor": [0, 1]}
+
+    def compute_loss_divergence(self, meta):
+        self.calls.append((meta.keys, meta.extra_info))
+        lengths = [len(self.queue.rows[key]["responses"]) * self.asked[key] for key in meta.keys]
+        self.queue.put(meta, {LOSS_DIVERGENCE: jagged([0.25 * torch.arange(length) for length in lengths])})
+
+
+@pytest.fixture
+def advantages(monkeypatch, tokenizer, tmp_path):
+    """A step of one group of four, the first of which is right, up to its advantages: `(actor, files, trainer)`."""
+
+    def step(number, *overrides):
+        dumped = [f"srpo.inspect_dir={tmp_path}", "srpo.inspect_freq=2", "srpo.teacher_gain_freq=0"]
+        dumped.append("actor_rollout_ref.rollout.log_prob_max_token_len_per_gpu=8")
+        trainer = trainer_of(compose("srpo", ["actor_rollout_ref.rollout.n=4", *dumped, *overrides]), tokenizer)
+        trainer.timing_raw, trainer.local_trigger_step = {}, 0
+        rows = rows_of(tokenizer, number, [1.0, 0.0, 0.0, 0.0])
+        for row in rows.values():
+            row["prompts"] = torch.tensor(tokenizer.encode("2 + 2?"))
+            row["entropy"] = row["old_log_probs"] = torch.full(row["responses"].shape, -1.0)
+        found, _ = route(trainer, monkeypatch, tokenizer, number, rows=rows)
+        queue, asked = Queue(rows), found.plan.asked.tolist()
+        trainer.actor_rollout_wg = Actor(queue, dict(zip(rows, asked, strict=True)))
+        monkeypatch.setattr(module, "put_fields", queue.put)
+        monkeypatch.setattr(loss_divergence, "get_fields", queue.get)
+        monkeypatch.setattr(module.PPOTrainerSync, "_compute_advantage", lambda self, batch, metrics: batch)
+        known = [torch.full(ids.shape, -0.5) for ids in found.responses[1:]]
+        answer = RoutedTokens([1, 2, 3], known, known, known, known)
+        monkeypatch.setattr(trainer, "_teacher", lambda: SimpleNamespace(ask=lambda *_, **__: answer), raising=False)
+        # Not through the trainer, whose stages are watched.
+        SRPOMixin._compute_advantage(trainer, Meta(rows), {})
+        return trainer.actor_rollout_wg, sorted(tmp_path.iterdir()), trainer
+
+    return step
+
+
+def test_only_a_step_that_is_dumped_asks_for_the_divergence_of_the_loss(advantages):
+    actor, files, trainer = advantages(1)
+    assert (actor.calls, files) == ([], [])
+    assert "srpo_inspect" not in trainer.timing_raw
+    assert all(LOSS_DIVERGENCE not in row for row in actor.queue.rows.values())
+    actor, (file,), trainer = advantages(2)
+    ((keys, options),) = actor.calls
+    # Three rows on two ranks: the right one, which the teacher was not asked about, evens them out.
+    assert sorted(keys) == sorted(actor.queue.rows)
+    longest = max(len(row["prompts"]) + len(row["responses"]) for row in actor.queue.rows.values())
+    assert (options["max_token_len_per_gpu"], options["use_dynamic_bsz"]) == (max(longest, 8), True)
+    data = json.loads(gzip.decompress(file.read_bytes()))
+    assert data["divergence"] == "loss"
+    assert "divergence" not in data["details"][0]["signals"]
+    for detail in data["details"][1:]:
+        assert detail["signals"]["divergence"] == [0.25 * place for place in range(len(detail["ids"]))]
+    assert "srpo_inspect" in trainer.timing_raw
+
+
+def test_a_loss_without_a_divergence_is_not_asked_for_one(advantages):
+    actor, (file,), _ = advantages(2, "srpo.advantage_mix=0.5", "srpo.policy_gradient=all")
+    assert actor.calls == []
+    data = json.loads(gzip.decompress(file.read_bytes()))
+    assert data["divergence"] == "two_buckets"
+    assert all("divergence" not in detail["signals"] for detail in data["details"])
+    assert all(value is not None for value in data["details"][1]["signals"]["two_bucket_divergence"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -16,6 +17,8 @@ from srpo_verl.training.step.step_signals import StepView, step_signals
 from tests.workflows.report.run_folders import NAUGHTY, config, line, write_start
 
 ENTROPY = {1: [0.0, math.log(2.0), 5.0], 2: [math.log(4.0), 0.0]}
+# Of the loss; the last token of rollout 1 is a tool's.
+DIVERGENCE = {1: [0.25, 0.125, 0.0], 2: [0.5, 0.0625]}
 # By token id; 9 is a control token of a chat template.
 WORDS = {
     0: "one",
@@ -27,13 +30,13 @@ WORDS = {
 }
 
 
-def write_run(folder: Path, *, steps: tuple[int, ...] = (5, 10), route: str = "incorrect", groups: int = 4) -> Path:
+def write_run(folder: Path, *, steps: tuple[int, ...] = (5, 10), groups: int = 4, **settings_of_run: Any) -> Path:
     """A run in `folder` with these steps dumped; none of them: one that was started without `srpo.inspect_dir`."""
     srpo = {"inspect_dir": str(folder / "inspect") if steps else None, "inspect_freq": 5, "inspect_groups": groups}
     settings = config("srpo", seed=0, steps=20, **srpo)
     write_start(folder, settings, [line(1, training__global_step=1)])
     for step in steps:
-        write_step(folder / "inspect", step, SRPOConfig(route=route, inspect_groups=groups))
+        write_step(folder / "inspect", step, SRPOConfig(inspect_groups=groups, **settings_of_run))
     return folder
 
 
@@ -60,6 +63,7 @@ def write_step(folder: Path, step: int, srpo: SRPOConfig) -> Path | None:
         scalar=plan.advantages(rewards, srpo, normalize_by_std=False),
         prompts=dict.fromkeys(asked, TeacherPrompt([0, 4, 9])),
         questions={row: [2] for row in range(5)},
+        divergence={row: torch.tensor(DIVERGENCE[row]) for row in asked} if srpo.logit_loss else None,
     )
     view = StepView(plan, responses, masks, tokens, signals, lambda ids: "".join(WORDS[n] for n in ids.tolist()))
     return dump_step(str(folder), view, looked, srpo)

@@ -23,14 +23,19 @@ def browser(tmp_path_factory):
         yield page
 
 
-@pytest.fixture
-def page(browser, inspected):
-    browser.open(inspected, width=1280)
+def opened(browser, path):
+    """The page with all rollouts drawn."""
+    browser.open(path, width=1280)
     browser.value("document.querySelectorAll('.rollout').forEach(item => { item.open = true; })")
     # The toggle events come after this turn of the loop.
     wait = "new Promise(done => setTimeout(done, 0))"
     browser.call("Runtime.evaluate", expression=wait, awaitPromise=True)
     return browser
+
+
+@pytest.fixture
+def page(browser, inspected):
+    return opened(browser, inspected)
 
 
 def choose(page, control, value):
@@ -94,11 +99,26 @@ def test_shadings(page):
     assert values(page, 1) == [0.0, 0.0, None]
     assert page.value(colour.format(1)) not in (blue, page.value(colour.format(0)))
     choose(page, "shading", "divergence")
-    assert values(page, 1) == [pytest.approx(0.033822, rel=1e-3)] * 2 + [None]
+    assert (values(page, 1), values(page, 2)) == ([0.25, 0.125, None], [0.5, 0.0625])
+    about = page.value("document.getElementById('about').textContent")
+    assert about == "0 to 0.5, divergence (of the loss, before the first update)"
+    known = page.value("document.getElementById('known').textContent")
+    assert "jsd between student and teacher over the student's top 100 tokens and one bucket for the rest" in known
+    assert "two buckets" not in known + page.value("document.getElementById('shading').textContent")
     choose(page, "shading", "teacher_entropy")
     assert values(page, 2) == [pytest.approx(1.386294, rel=1e-5), 0.0]
     choose(page, "shading", "importance")
     assert page.value("document.getElementById('about').textContent").startswith("No token here has")
+
+
+def test_without_a_divergence_in_the_loss_there_is_a_bound_and_it_is_called_one(browser, tmp_path):
+    page = opened(browser, build_page(write_run(tmp_path / "run", advantage_mix=0.5, policy_gradient="all")))
+    choose(page, "shading", "two_bucket_divergence")
+    assert values(page, 1) == [pytest.approx(0.033822, rel=1e-3)] * 2 + [None]
+    about = page.value("document.getElementById('about').textContent")
+    assert about.endswith(", lower bound of the divergence, over two buckets")
+    assert "of the loss" not in page.value("document.getElementById('shading').textContent")
+    assert "there is none in this run's loss" in page.value("document.getElementById('known').textContent")
 
 
 def test_hostile_text_stays_text(page):
