@@ -143,13 +143,14 @@ def gold(name: str, ground_truth: str) -> str | None:
 
 
 def _forms(parser: vf.Parser, answer: str) -> Iterator[str]:
-    """Texts that give ``answer``: as the parser formats it, bare, boxed, behind a thought."""
+    """Texts that give ``answer``: as the parser formats it, bare, boxed, as GSM8K has it; and behind a thought."""
     if isinstance(parser, vf.XMLParser):
         others = dict.fromkeys(parser.get_fields(), "...")
         yield parser.format(**{**others, parser.answer_field: answer})
     for thought in ("", "<think>\n...\n</think>\n\n"):
         yield thought + answer
         yield f"{thought}\\boxed{{{answer}}}"
+        yield f"{thought}#### {answer}"
 
 
 def _read(parser: vf.Parser, solution: str) -> str | None:

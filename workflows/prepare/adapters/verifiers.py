@@ -68,7 +68,7 @@ def rows(name: str, settings: Mapping[str, Any]) -> dict[str, list[Row]]:
 
 
 def adapt(row: Row, split: str) -> Question:
-    """The environment's own messages. Raises ValueError, TypeError if they are no text, or the row is more than JSON."""
+    """The environment's own messages. ValueError or TypeError if they are no texts, or the row is no JSON."""
     truth = json.dumps(row, ensure_ascii=False)
     if json.loads(truth) != row:
         raise ValueError("the row does not survive as JSON, and its rubric needs it whole")
