@@ -11,6 +11,7 @@ are killed at their deadline, but not in a sandbox.
 from __future__ import annotations
 
 import json
+import re
 from importlib import metadata
 from typing import Any
 
@@ -32,7 +33,7 @@ def unusable() -> str | None:
         version = metadata.version("verifiers")
     except metadata.PackageNotFoundError:
         return f"verifiers is not installed: {INSTALL}"
-    if not _OLDEST <= tuple(int(part) for part in version.split(".")[:3]) < _END:
+    if not _OLDEST <= tuple(map(int, re.findall(r"\d+", version)[:3])) < _END:
         return (
             f"verifiers {version} is installed, and SingleTurnEnv and Rubric as they are read here are those of "
             f"0.2 and 0.3 (later versions have tasksets and harnesses in their place): {INSTALL}"

@@ -158,7 +158,7 @@ def test_rows_that_no_chat_or_no_json_is_made_of_are_told_of():
     ("version", "says"),
     [
         (None, "verifiers is not installed: pip install"),
-        ("0.4.0", "verifiers 0.4.0 is installed, and SingleTurnEnv"),
+        ("0.4.0a1", "verifiers 0.4.0a1 is installed, and SingleTurnEnv"),
         ("0.1.9.post3", "verifiers 0.1.9.post3 is installed, and SingleTurnEnv"),
     ],
 )
