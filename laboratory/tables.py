@@ -49,18 +49,23 @@ class Evidence:
         found = {path.stem: json.loads(path.read_text()) for path in paths}
         if not found:
             return "No start policy yet."
-        columns = {
+        alone = {
             "accuracy_t1": "T = 1",
             "accuracy_t06": "T = 0.6",
             "mixed_groups": "mixed groups of 8",
             "lucky_share": "right answers without a true derivation",
+        }
+        shown = {
             "same_questions_without_sibling": "questions with a right sibling: alone",
             "same_questions_with_sibling": "shown it",
             "p_right_at_first_wrong": "P(right) at the first wrong result: alone",
             "p_right_at_first_wrong_with_sibling": "shown a sibling",
         }
-        rows = [[seed, *(number(values[key]) for key in columns)] for seed, values in found.items()]
-        return table(["seed", *columns.values()], rows)
+        tables = []
+        for columns in (alone, shown):
+            rows = [[seed, *(number(values[key]) for key in columns)] for seed, values in found.items()]
+            tables.append(table(["seed", *columns.values()], rows))
+        return "\n\n".join(tables)
 
     def rates(self) -> str:
         """Best and final validation accuracy by learning rate, mean over seeds, and the choice."""
@@ -184,24 +189,32 @@ class Evidence:
 
     def dynamics(self) -> str:
         """What the runs did inside: first and last window of steps."""
-        columns = {
+        routing = {
             "srpo/routed_share": "routed share",
+            "lucky_demonstrations": "lucky demonstrations",
             "actor/entropy": "student entropy",
             "srpo/teacher_entropy": "teacher entropy",
+        }
+        branches = {
             "srpo/weight/std": "weights' std",
-            "lucky_demonstrations": "lucky demonstrations",
             "srpo/grad_norm/grpo": "gradient, GRPO branch",
             "srpo/grad_norm/sdpo": "gradient, SDPO branch",
             "response_length": "length",
         }
-        rows = []
-        for label, runs in self._ordered(self.runs | {label: self.every[label] for label in self.teacher_runs}):
-            row = [NAMES[label], listed(runs)]
-            for key in columns:
-                ends = [mean_of([r.train[place].get(key) for r in runs.values()]) for place in (0, -1)]
-                row.append("" if None in ends else f"{ends[0]:.3g} → {ends[1]:.3g}")
-            rows.append(row)
-        return table(["first → last window of steps", "seeds", *columns.values()], rows) if rows else "No run yet."
+        shown = self._ordered(self.runs | {label: self.every[label] for label in self.teacher_runs})
+        if not shown:
+            return "No run yet."
+        tables = []
+        for columns in (routing, branches):
+            rows = []
+            for label, runs in shown:
+                row = [NAMES[label], listed(runs)]
+                for key in columns:
+                    ends = [mean_of([r.train[place].get(key) for r in runs.values()]) for place in (0, -1)]
+                    row.append("" if None in ends else f"{ends[0]:.3g} → {ends[1]:.3g}")
+                rows.append(row)
+            tables.append(table(["first → last window of steps", "seeds", *columns.values()], rows))
+        return "\n\n".join(tables)
 
     def cost(self) -> str:
         """CPU seconds and tokens per step."""

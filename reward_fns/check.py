@@ -96,7 +96,7 @@ def check_gold(item: dict[str, Any], reward_kwargs: Mapping[str, Any] | None = N
     if problem:
         return "bad gold", problem
     if completion is None:
-        return "no reference", "no reference solution to run against the tests"
+        return "no reference", "no reference solution to grade"
     result = compute_score(item["source"], completion, item["gold"], extra, **(reward_kwargs or {}))
     if result["infra_error"]:
         return "no verdict", "the gold answer could not be graded; the log says why"

@@ -35,6 +35,7 @@ BUILTIN: dict[str, tuple[str, ...]] = {
     "reward_fns.graders.mcq": ("sciknoweval*", "gpqa*", "mcq"),
     "reward_fns.graders.tooluse": ("tooluse", "toolalpaca*"),
     "reward_fns.graders.reasoning_gym": ("reasoning_gym/*",),
+    "reward_fns.graders.verifiers": ("verifiers/*",),
     "reward_fns.graders.code": (
         "code", "mbpp*", "humaneval*", "livecodebench*", "lcb*", "apps", "codecontests", "codeforces", "taco",
     ),

@@ -24,7 +24,8 @@ class BadRows(StrEnum):
 @app.command()
 def main(
     name: Annotated[
-        str | None, typer.Argument(help="Which benchmark, as --list shows it, module:NAME, or reasoning-gym:NAME.")
+        str | None,
+        typer.Argument(help="Which benchmark, as --list shows it, module:NAME, reasoning-gym:NAME, or verifiers:NAME."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder to write; runs/data/NAME by default.")] = None,
     source: Annotated[

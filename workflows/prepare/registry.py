@@ -1,12 +1,12 @@
-"""Benchmarks by name: ours, those of the entry-point group `srpo_verl.datasets` (its name there), `module:NAME`, and
-`reasoning-gym:NAME`."""
+"""Benchmarks by name: ours, those of the entry-point group `srpo_verl.datasets` (its name there), `module:NAME`,
+`reasoning-gym:NAME` and `verifiers:NAME`."""
 
 from __future__ import annotations
 
 import difflib
 from importlib.metadata import EntryPoint, entry_points
 
-from workflows.prepare.adapters import maths, programs, reasoning_gym, sciknoweval, tooluse
+from workflows.prepare.adapters import maths, programs, reasoning_gym, sciknoweval, tooluse, verifiers
 from workflows.prepare.adapters.benchmark import Benchmark, PrepareError
 
 ENTRY_POINT_GROUP = "srpo_verl.datasets"
@@ -21,6 +21,8 @@ def find(name: str) -> Benchmark:
     """The benchmark called `name`, or the object `module:NAME`. Raises PrepareError."""
     if name.startswith(reasoning_gym.NAME):
         return reasoning_gym.find(name)
+    if name.startswith(verifiers.NAME):
+        return verifiers.find(name)
     if ":" in name:
         return _load(EntryPoint(name, name, ENTRY_POINT_GROUP))
     if name in BUILTIN:

@@ -21,6 +21,7 @@ class Question:
         ground_truth: what the grader of the `data_source` takes (docs/rewards.md); JSON where it is not text.
         index: the row's number in its source, None for its position in the split.
         extra: further entries of `extra_info`; the same names in every row.
+        few_shot: messages (role, content) between the system's and the prompt.
     """
 
     prompt: str
@@ -28,11 +29,12 @@ class Question:
     system: str | None = None
     index: int | None = None
     extra: dict[str, Any] = field(default_factory=dict)
+    few_shot: tuple[dict[str, str], ...] = ()
 
     @property
     def messages(self) -> list[dict[str, str]]:
         system = [{"role": "system", "content": self.system}] if self.system else []
-        return [*system, {"role": "user", "content": self.prompt}]
+        return [*system, *self.few_shot, {"role": "user", "content": self.prompt}]
 
 
 @dataclass(frozen=True)
