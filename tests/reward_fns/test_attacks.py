@@ -156,7 +156,7 @@ def machine(isolation):
     for kind, tests in (("function", FUNCTION), ("program", PROGRAM)):
         result = attack(HONEST[kind], tests)
         assert (result["score"], result["infra_error"]) == (1.0, 0.0), "the next verdict was poisoned"
-    end = time.monotonic() + 10
+    end = time.monotonic() + 60
     while (after := _left_behind()) - before and time.monotonic() < end:
         time.sleep(0.05)  # sandboxes are destroyed in the background
     assert not after - before, f"left behind: {after - before}"

@@ -162,7 +162,7 @@ def test_workers_end_with_their_owner():
     )
     pids = [int(pid) for pid in done.stdout.split()]
     assert len(pids) == 2
-    end = time.monotonic() + 10
+    end = time.monotonic() + 60
     while any(_alive(pid) for pid in pids) and time.monotonic() < end:
         time.sleep(0.05)
     assert not any(_alive(pid) for pid in pids)
