@@ -62,7 +62,7 @@ def total_variation(p, q, _):
         ({"add_tail": False}, naive),
         ({"divergence": "total variation"}, total_variation),
     ],
-    ids=str,
+    ids=["as shipped", "alpha 0", "alpha 0.3", "alpha 1", "no tail", "a variant's"],
 )
 def test_of_float64_logits_it_is_the_formula(settings, expected, one_pass):
     """Two rows of 4 and 3 response tokens, of which the teacher was asked about the first; its second is a tool's."""
