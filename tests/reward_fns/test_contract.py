@@ -39,7 +39,8 @@ def test_verdicts_and_keys(source, solution, gold, expected):
 def test_import_is_light():
     code = (
         "import sys; before = {*sys.modules}; import reward_fns; loaded = {*sys.modules} - before;"
-        "others = {m.partition('.')[0] for m in loaded} - sys.stdlib_module_names; assert others == {'reward_fns'}, others"
+        "others = {m.partition('.')[0] for m in loaded} - sys.stdlib_module_names;"
+        "assert others == {'reward_fns'}, others"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
