@@ -75,7 +75,7 @@ class Comparison:
         return table(["", "lr", "steps", "seeds"], rows) + note
 
     def results(self) -> str:
-        """Mean and 95 % interval over seeds of the last validation, its best before, and how many runs fell."""
+        """Mean and 95 % interval over the seeds of `ran`: the last validation, the best one, how many runs fell."""
         columns = {"accuracy": "avg@16", "pass@4": "pass@4", "pass@16": "pass@16", "maj@16": "maj@16"}
         rows = []
         for label, runs in self.runs.items():
@@ -85,7 +85,6 @@ class Comparison:
             rows.append(
                 [
                     _title(label, found[0]),
-                    listed(runs),
                     spread([r.best() for r in found]),
                     *(spread([line[key] for line in last]) for key in columns),
                     spread(distinct, unit=1.0) if distinct else "",
@@ -93,7 +92,7 @@ class Comparison:
                     f"{sum(r.fell for r in found)} of {len(found)}",
                 ]
             )
-        header = ["", "seeds", "best avg@16", *columns.values(), "different of 4", "on questions", "fell"]
+        header = ["", "best avg@16", *columns.values(), "different of 4", "on questions", "fell"]
         return table(header, rows) if rows else NOTHING
 
     def budgets(self) -> str:
@@ -121,7 +120,7 @@ class Comparison:
 
 def _title(label: str, record: Record) -> str:
     """The row's name, marked if its teacher reads the data set's derivation."""
-    return TITLES[label] + (f" {MARK}" if shown_reference(record.spec["method"]) else "")
+    return TITLES[label] + (f" {MARK}" if shown_reference(record.spec["method"], record.spec["overrides"]) else "")
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ All are seed by seed: a grid that is stopped early has complete comparisons on f
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from laboratory.run import RunSpec
@@ -30,6 +30,7 @@ class Control:
 
 CONTROLS = {
     "opsd_unclipped": Control("opsd", ("srpo.entry_clip=null",), "OPSD, not clipped"),
+    "srpo_reference": Control("srpo", ("srpo.providers=[reference]",), "SRPO, shown the reference"),
     "srpo_alpha_0": Control("srpo", ("srpo.alpha=0",), "SRPO, alpha 0"),
     "srpo_siblings": Control("srpo", ("srpo.providers=[siblings]",), "SRPO, several siblings"),
     "srpo_random_sibling": Control("srpo", ("srpo.providers=[random_sibling]",), "SRPO, a random sibling"),
@@ -43,9 +44,10 @@ TITLES = {
 }
 
 
-def shown_reference(method: str) -> bool:
+def shown_reference(method: str, overrides: Sequence[str] = ()) -> bool:
     """Whether the teacher reads the data set's own derivation: information that the other methods do not have."""
-    return "reference" in method_settings(method).get("providers", ())
+    shown = [override for override in overrides if override.startswith("srpo.providers=")]
+    return "reference" in (shown[-1] if shown else method_settings(method).get("providers", ()))
 
 
 def rate_specs(rates: tuple[float, ...], seeds: tuple[int, ...]) -> list[RunSpec]:

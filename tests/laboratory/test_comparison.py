@@ -1,6 +1,7 @@
 """The comparison of the family: its measures, its runs, its verdicts, and the page."""
 
 import json
+import shutil
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -26,6 +27,7 @@ from laboratory.family import CONTROLS, TITLES, compared, shown_reference
 from laboratory.measure import Answers
 from laboratory.methods import algorithm
 from laboratory.page import renewed
+from laboratory.results import read_records
 from laboratory.run import RunSpec, record_path, run
 from srpo_verl.config import FAMILY
 from srpo_verl.core import SECTIONS
@@ -119,7 +121,7 @@ def test_every_row_trains(tmp_path, at_home):
         assert {"pass@4", "pass@16", "maj@16", "distinct_questions"} <= runs[0].evals[-1].keys()
         assert runs[0].train[0]["actor/grad_norm"] >= 0
     assert NOTHING not in made.tables().values()
-    assert made.results().count(MARK) == 6
+    assert made.results().count(MARK) == 7
 
 
 def test_the_full_protocol_wants_a_chosen_rate_for_each_method(tmp_path):
@@ -179,14 +181,14 @@ def test_tables_mark_references_and_name_what_did_not_run(tmp_path):
     write(tmp_path, "srpo", [0.7], label="srpo_alpha_0")
     made = comparison(tmp_path)
     rows = made.results().splitlines()[2:]
-    assert rows[0].startswith(
-        "| SRPO | 0, 1, 2 | 56.7 ± 14.3 | 46.7 ± 57.4 | 60.0 ± 0.0 | 70.0 ± 0.0 | 55.0 ± 0.0 | 2.5 "
-    )
+    assert rows[0].startswith("| SRPO | 56.7 ± 14.3 | 46.7 ± 57.4 | 60.0 ± 0.0 | 70.0 ± 0.0 | 55.0 ± 0.0 | 2.5 ")
     assert rows[0].endswith("| 40 | 1 of 3 |")
     assert [row.split(" | ")[0] for row in rows] == ["| SRPO", f"| OPSD {MARK}", "| SRPO, alpha 0"]
     assert "Not run: GRPO, SDPO, I-SDPO," in made.ran()
     assert made.budgets().startswith("Seeds 0.")
     assert {name for name in FAMILY if shown_reference(name)} == {"opsd", "i_sdpo", "rlsd", "sdpg", "srpo_sign_routed"}
+    shown = {name for name, control in CONTROLS.items() if shown_reference(control.method, control.overrides)}
+    assert shown == {"opsd_unclipped", "srpo_reference"}
     assert comparison(tmp_path / "none").results() == NOTHING
 
 
@@ -205,6 +207,15 @@ def test_the_page_tells_the_protocol_that_the_code_runs(tmp_path):
     assert "**Full** (`family`): 480 steps, five seeds" in page
     assert "**Short** (`family_short`): 240 steps, and rates chosen on the first of these seeds" in page
     assert {spec.seed for spec in family_short_rates(tmp_path)} == {100}
+
+
+def test_the_published_runs_have_the_rates_that_the_published_search_chose(tmp_path):
+    for name in ("learning_rates", "family_rates"):
+        shutil.copytree(REPOSITORY / RECORDS.parent / name, tmp_path / "records" / name)
+    records = read_records(REPOSITORY / RECORDS)
+    assert {record.label for record in records} == {*TITLES}
+    for record in records:
+        assert record.spec["lr"] == short_rate(tmp_path, record.spec["method"]), record.label
 
 
 def test_the_page_is_what_the_records_give():
