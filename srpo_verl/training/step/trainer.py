@@ -32,11 +32,11 @@ from srpo_verl.training.durable.run_record import write_run_record
 from srpo_verl.training.durable.run_states import next_states, question_id
 from srpo_verl.training.fields import ROUTED, TOKEN_WEIGHTS, TOOLS, TURNS, flags, jagged, require, row_sums
 from srpo_verl.training.rollout.tool_schemas import has_tools
-from srpo_verl.training.step.loss_divergence import loss_divergence
+from srpo_verl.training.step.look_at_step import look_at_step
 from srpo_verl.training.step.queue import entries, get_fields, put_fields
 from srpo_verl.training.step.routing_plan import RoutingPlan, build_plan, rollout_of
 from srpo_verl.training.step.score_range import ScoreRange
-from srpo_verl.training.step.step_dump import Looked, dump_step, groups_to_dump
+from srpo_verl.training.step.step_dump import dump_step
 from srpo_verl.training.step.step_metrics import bad_data_metrics, prompt_metrics, routing_metrics, tool_metrics
 from srpo_verl.training.step.step_signals import StepView, step_signals, variant_metrics
 from srpo_verl.training.step.teacher_client import TeacherClient
@@ -317,33 +317,16 @@ class SRPOMixin(DurableTrainer):
 
     def _dump(self, folder: str, batch: KVBatchMeta, view: StepView, rewards: torch.Tensor) -> None:
         """The step into the folder, as `srpo inspect` shows it."""
-        step, rollout = self.this_step, self.config.actor_rollout_ref.rollout
-        rows = [row for group in groups_to_dump(view, self.srpo.inspect_groups).values() for row in group]
-        data = get_fields(batch.select_keys([batch.keys[row] for row in rows]), ["prompts", "entropy", "old_log_probs"])
-        by_row = {name: dict(zip(rows, data[name].unbind(), strict=True)) for name in data.keys()}  # noqa: SIM118
-        divergence = None
-        if self.srpo.logit_loss:
-            divergence = loss_divergence(
-                batch,
-                [row for row in rows if row in step.prompts],
-                step.responses,
-                workers=self.actor_rollout_wg,
-                temperature=rollout.temperature,
-                max_token_len_per_gpu=rollout.log_prob_max_token_len_per_gpu,
-            )
-        looked = Looked(
-            scalar=step.plan.advantages(
-                rewards, self.srpo, normalize_by_std=self.config.algorithm.norm_adv_by_std_in_grpo
-            ),
+        step, by_std = self.this_step, self.config.algorithm.norm_adv_by_std_in_grpo
+        looked = look_at_step(
+            batch,
+            view,
+            srpo=self.srpo,
+            scalar=step.plan.advantages(rewards, self.srpo, normalize_by_std=by_std),
             prompts=step.prompts,
             left_out=step.left_out,
-            questions={row: ids.tolist() for row, ids in by_row.get("prompts", {}).items()},
-            signals={
-                name: by_row[key]
-                for name, key in (("student_entropy", "entropy"), ("student_log_prob", "old_log_probs"))
-                if key in by_row
-            },
-            divergence=divergence,
+            workers=self.actor_rollout_wg,
+            rollout=self.config.actor_rollout_ref.rollout,
         )
         dump_step(folder, view, looked, self.srpo)
 

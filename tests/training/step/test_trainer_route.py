@@ -12,7 +12,7 @@ from verl.utils import tensordict_utils as tu
 
 from srpo_verl.config import settings
 from srpo_verl.training.fields import LOSS_DIVERGENCE, jagged
-from srpo_verl.training.step import loss_divergence
+from srpo_verl.training.step import look_at_step, loss_divergence
 from srpo_verl.training.step import trainer as module
 from srpo_verl.training.step.routed_tokens import RoutedTokens
 from srpo_verl.training.step.score_range import ScoreRange
@@ -68,7 +68,7 @@ def trainer_of(config, tokenizer):
     trainer = object.__new__(SRPOTrainer)
     trainer.srpo = settings(config.srpo)
     trainer.config, trainer.tokenizer, trainer.states = config, tokenizer, {}
-    trainer.columns = trainer.srpo.column_names()
+    trainer.columns, trainer.actor_rollout_wg = trainer.srpo.column_names(), None
     trainer.score_range, trainer.train_dataset = ScoreRange(trainer.srpo), SimpleNamespace()
     trainer.prompt_builder = TeacherPromptBuilder(
         tokenizer=tokenizer, srpo=trainer.srpo, max_length=400, chat_template_kwargs={}
@@ -97,6 +97,7 @@ def route(trainer, monkeypatch, tokenizer, step, scores=(), rows=None):
     queue = Queue(rows or rows_of(tokenizer, step, scores))
     for name, stand_in in (("get_fields", queue.get), ("entries", lambda: 0), ("take_failures", list)):
         monkeypatch.setattr(module, name, stand_in)
+    monkeypatch.setattr(look_at_step, "get_fields", queue.get)
     trainer.global_steps, metrics = step, {}
     trainer._route(Meta(queue.rows), metrics)
     return trainer.this_step, metrics
