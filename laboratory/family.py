@@ -59,12 +59,14 @@ def rate_specs(rates: tuple[float, ...], seeds: tuple[int, ...]) -> list[RunSpec
     ]
 
 
-def compared(rate: Callable[[str], float], seeds: range, steps: int, label: str = "family") -> list[RunSpec]:
+def compared(rate: Callable[[str], float], seeds: range, steps: int) -> list[RunSpec]:
     """Every row of the table on every seed; `rate` gives a method's learning rate."""
     specs = []
     for seed in seeds:
-        specs += [RunSpec(label, method, rate(method), seed, steps=steps) for method in (*COMPARED, *FAMILY)]
+        specs += [RunSpec("family", method, rate(method), seed, steps=steps) for method in (*COMPARED, *FAMILY)]
         for name, control in CONTROLS.items():
             own = rate(control.method)
-            specs.append(RunSpec(label, control.method, own, seed, "test", steps, 30, control.overrides, label=name))
+            specs.append(
+                RunSpec("family", control.method, own, seed, steps=steps, overrides=control.overrides, label=name)
+            )
     return specs
