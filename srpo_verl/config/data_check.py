@@ -17,6 +17,7 @@ NAMED = 5
 class FileReport:
     """Sentences without the name of the file: `problems` of all of it, `bad_rows` of the `left_out` of its rows."""
 
+    columns: list[str] = field(default_factory=list)
     rows: int = 0
     left_out: int = 0
     problems: list[str] = field(default_factory=list)
@@ -43,6 +44,7 @@ def check_file(
     report = FileReport()
     try:
         with pa.parquet.ParquetFile(path) as file:
+            report.columns = file.schema_arrow.names
             report.rows = file.metadata.num_rows
             report.problems = list(_columns(file.schema_arrow, prompt_key, source_key))
             for column, provider in (columns or {}).items():

@@ -13,13 +13,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from srpo_verl import variants
 from srpo_verl.base.lease import FolderTakenError
 from srpo_verl.config.schema import SRPOConfig, settings
 from srpo_verl.config.secrets import is_secret
-from srpo_verl.launch import hardware, lora_checks, run_start, sequence_parallel, trainer_checks
+from srpo_verl.launch import data_checks, hardware, lora_checks, run_start, sequence_parallel, shards, trainer_checks
 
 # How many past calls Ray's control service remembers, 3 kB each. A step makes four for each rollout, so Ray's own
 # 100,000 are 320 MiB that fill slowly; `ray list tasks` shows at most 10,000. A cluster that runs keeps its own bound.
@@ -123,10 +123,10 @@ def check(config: DictConfig) -> tuple[list[str], list[str]]:
     except ValueError as error:
         return [str(error)], []
     check_registered()
-    data_problems, data_warnings = _data(config, srpo)
+    data_problems, data_warnings = data_checks.problems_and_warnings(config, srpo)
     here = hardware.problems(config, hardware.this_machine(config))
     described = _model_config(os.path.expanduser(str(config.actor_rollout_ref.model.path)))
-    shared = sequence_parallel.problems(config, described)
+    shared = [*sequence_parallel.problems(config, described), *shards.problems(config, srpo, described)]
     problems = [*here, *shared, *_combinations(config, srpo), *data_problems, *_model(config, srpo)]
     unused = [
         f"srpo.options.{name} belongs to no variant that is registered"
@@ -200,38 +200,6 @@ def _combinations(config: DictConfig, srpo: SRPOConfig) -> Iterator[str]:
         yield "distillation.enabled=true: verl's own distillation uses the same hook; set it to false"
     if config.reward.reward_model.enable and not config.reward.reward_model.enable_resource_pool:
         yield "a colocated reward model gives its verdict per batch, without `acc`; use a reward function"
-
-
-def _data(config: DictConfig, srpo: SRPOConfig) -> tuple[list[str], list[str]]:
-    """Files that are missing or of no use, and rows nothing can be learnt from: problems and warnings."""
-    from srpo_verl.config.data_check import check_file
-
-    problems, warnings = [], []
-    columns = {column: name for column, name in srpo.columns().items() if column != variants.ROLLOUT_TURNS}
-    for key in ("train_files", "val_files"):
-        files = config.data[key]
-        rows, counted = 0, True
-        for path in files if isinstance(files, list | ListConfig) else [files]:
-            local = os.path.expanduser(str(path))
-            name = f"data.{key}={path}"
-            if "://" not in local and not os.path.isfile(local):
-                problems.append(f"{name}: there is no such file")
-            if not os.path.isfile(local) or not local.endswith(".parquet"):
-                counted = False
-                continue
-            report = check_file(
-                local,
-                prompt_key=config.data.prompt_key,
-                source_key=config.data.reward_fn_key,
-                columns=columns if key == "train_files" else {},
-            )
-            problems += [f"{name} {problem}" for problem in report.problems]
-            warnings += [f"{name} {warning}" for warning in report.warnings]
-            rows += report.rows
-            counted = counted and not report.problems
-        if key == "train_files" and counted and rows < (size := config.data.train_batch_size):
-            problems.append(f"data.{key} has {rows} rows, less than data.train_batch_size={size}")
-    return problems, warnings
 
 
 def _model(config: DictConfig, srpo: SRPOConfig) -> Iterator[str]:

@@ -67,7 +67,7 @@ def _changes(plan: Plan) -> Iterator[Change]:
         yield change(f"{ROLLOUT}.gpu_memory_utilization={share:.2f}", memory_share=share)
     if not settings.optimizer_offload:
         yield change(f"{ACTOR}.fsdp_config.optimizer_offload=true", optimizer_offload=True)
-    if not settings.param_offload:
+    if not settings.param_offload and settings.even_shards:
         yield change(f"{ACTOR}.fsdp_config.param_offload=true", param_offload=True)
     for split in (2, 4, 8):
         divides = settings.ranks_per_node % split == 0 and settings.shape.kv_heads % split == 0

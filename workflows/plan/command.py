@@ -137,6 +137,8 @@ def show(plan: Plan, changes: list[Change], console: Console) -> None:
         table.add_row(name, f"{seconds:.1f}")
     table.add_row("step", f"[bold]{plan.step_seconds:.1f}[/]")
     console.print(table)
+    for note in plan.notes():
+        console.print(f"\n{note}", highlight=False, soft_wrap=True)
     misfits = plan.misfits()
     if not misfits:
         console.print("\nfits", style="green")

@@ -86,6 +86,15 @@ class Plan:
             )
         return said
 
+    def notes(self) -> list[str]:
+        """What the figures do not show of this run, as sentences."""
+        if not self.settings.asynchronous:
+            return []
+        return [
+            "asynchronous on shared GPUs: memory as in the synchronous mode, whose seconds these are too; a step does "
+            "not wait for its longest rollouts, so generation takes less (docs/async.md)"
+        ]
+
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         return {
@@ -99,6 +108,7 @@ class Plan:
             "checkpoint": self.disk,
             "seconds": {**self.seconds, "step": self.step_seconds},
             "misfits": self.misfits(),
+            "notes": self.notes(),
         }
 
 

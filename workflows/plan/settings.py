@@ -89,11 +89,18 @@ class Settings:
     agents: int
     reward_workers: int
     storage_units: int
+    # Rollouts are interrupted for a step, and go on after it.
+    asynchronous: bool
 
     @property
     def trained(self) -> int:
         """Parameters that have a gradient."""
         return self.adapter or self.shape.parameters
+
+    @property
+    def even_shards(self) -> bool:
+        """Whether each rank has as many rows of every matrix; a run with `param_offload` is refused otherwise."""
+        return all(rows % self.shards == 0 for _, rows, _ in self.shape.matrices)
 
     @property
     def rollouts(self) -> int:
@@ -192,6 +199,7 @@ def settings_of(config: DictConfig, *, shape: ModelShape | None = None, flash_at
         agents=rollout.agent.num_workers,
         reward_workers=config.reward.num_workers,
         storage_units=config.transfer_queue.backend.SimpleStorage.num_data_storage_units,
+        asynchronous=trainer.v1.trainer_mode == "srpo_colocate_async",
     )
 
 

@@ -40,6 +40,19 @@ def test_what_is_advised_fits_when_it_is_done(overrides, gpu):
         assert after.peak.total == pytest.approx(change.plan.peak.total)
 
 
+def test_offloading_that_a_run_would_refuse_is_not_advised():
+    too_much = [
+        "actor_rollout_ref.model.path=Qwen/Qwen3-32B",
+        "actor_rollout_ref.rollout.gpu_memory_utilization=0.9",
+        "actor_rollout_ref.actor.fsdp_config.optimizer_offload=true",
+    ]
+    keys = {key.partition("=")[0] for change in advise(plan(*too_much)) for key in change.overrides}
+    assert "actor_rollout_ref.actor.fsdp_config.param_offload" in keys
+    uneven = advise(plan(*too_much, "trainer.n_gpus_per_node=7"))
+    assert uneven
+    assert not any("param_offload" in key for change in uneven for key in change.overrides)
+
+
 def test_the_advised_budget_is_the_largest_that_fits():
     key = "actor_rollout_ref.actor.ppo_max_token_len_per_gpu"
     (change,) = [item for item in advise(plan(f"{key}=131072")) if item.overrides[0].startswith(key)]
@@ -53,6 +66,17 @@ def test_a_cache_too_small_for_one_sequence_is_said():
     assert any("one sequence may have 18944" in text for text in said)
     said = plan("actor_rollout_ref.rollout.gpu_memory_utilization=0.1").misfits()
     assert any("do not fit into its share" in text for text in said)
+
+
+def test_the_asynchronous_mode_is_not_taken_for_the_synchronous_one():
+    assert plan().notes() == []
+    asynchronous = plan("trainer.v1.trainer_mode=srpo_colocate_async")
+    assert asynchronous.peak.total == plan().peak.total
+    (note,) = asynchronous.notes()
+    assert "generation takes less" in note
+    assert asynchronous.as_dict()["notes"] == [note]
+    with pytest.raises(ValueError, match="engines on GPUs of their own are not planned for"):
+        plan("trainer.v1.trainer_mode=srpo_separate_async")
 
 
 def test_lengths_stay_inside_their_limits():
