@@ -50,15 +50,20 @@ def compute_score(
         raise
     except GraderUnavailable as error:
         _complain(data_source, error)
-        result = make_result({"score": 0, "format_ok": 0, "infra_error": 1, "timed_out": error.timed_out}, extras)
+        result = _undecided(error, extras) | {"timed_out": float(error.timed_out)}
     except Exception as error:  # noqa: BLE001 - a defect of the grader or of the row, or a completion that provokes one
         _complain(data_source, error, trace=not isinstance(error, BadGroundTruth))
         infra = isinstance(error, BadGroundTruth) or not _grades_a_plain_one(*arguments)
-        result = make_result({"score": 0, "format_ok": 0, "infra_error": infra}, extras)
+        result = _undecided(error, extras) if infra else make_result({"score": 0, "format_ok": 0}, extras)
     if not options.feedback:
         result["feedback"] = ""
     result["grade_seconds"] = time.perf_counter() - start
     return result
+
+
+def _undecided(error: Exception, extras: dict[str, float]) -> dict[str, Any]:
+    said = f"{type(error).__name__}: {error}"
+    return make_result({"score": 0, "format_ok": 0, "infra_error": 1, "error": said}, extras)
 
 
 def _grades_a_plain_one(grader: registry.Grader, *arguments: Any) -> bool:

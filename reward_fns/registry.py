@@ -172,6 +172,11 @@ def _identity(function: Callable[..., Any]) -> tuple[str, str]:
     return function.__module__, function.__qualname__
 
 
+def place(data_source: str) -> str:
+    """``module.function`` of the grader of ``data_source``, or the module that holds ``grade``."""
+    return _describe(find(data_source))
+
+
 def _describe(grader: Grader) -> str:
     return ".".join(_identity(grader.function)) if grader.function else grader.module
 

@@ -1,7 +1,8 @@
 """What a grader returns, and the one dictionary shape that leaves ``compute_score``.
 
 verl stacks the dictionaries of a batch key by key and takes the keys of the first row, so every sample of every data
-source has the same keys. All of them are floats (they are averaged into metrics), except ``feedback`` and ``pred``.
+source has the same keys. All of them are floats (they are averaged into metrics), except ``feedback``, ``pred`` and
+``error``.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ DEFAULTS: dict[str, Any] = {
     "feedback": "",  # text for the teacher, "" when there is none
     "pred": "",  # the answer as it was read, for logs and majority votes
     "infra_error": 0.0,  # 1 when the grader could not decide: not a wrong answer, to be left out of group statistics
+    "error": "",  # why it could not, "" when it did
     "timed_out": 0.0,  # 1 when a deadline was hit (the completion's own, or the grader's)
     "grade_seconds": 0.0,  # wall time of this verdict, queueing included
     "tests_passed": 0.0,  # code only
@@ -24,7 +26,7 @@ DEFAULTS: dict[str, Any] = {
     "isolation": 0.0,  # code only: 1 = processes and limits, 2 = namespaces, 3 = remote sandbox
 }
 RESULT_KEYS: tuple[str, ...] = tuple(DEFAULTS)
-_TEXT_KEYS = ("feedback", "pred")
+_TEXT_KEYS = ("feedback", "pred", "error")
 _MAX_TEXT = 4000
 
 

@@ -18,16 +18,16 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
 import importlib
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
-from pathlib import Path
 from typing import Any, TypeVar
 
 from omegaconf import OmegaConf
+
+from srpo_verl.base.versions import sources_digest
 
 GROUP = "srpo_verl.variants"
 BUILT_IN = ("srpo_verl.built_in", "srpo_verl.built_in_family")
@@ -311,11 +311,7 @@ def _source(variant: Variant) -> tuple[Any, ...]:
 def _digest(module: str) -> str:
     """Of the Python files of the module's top-level package, or of its single file."""
     top = sys.modules.get(module.partition(".")[0])
-    file = getattr(top, "__file__", None)
-    if not file or not Path(file).is_file():
-        return "unknown"
-    files = sorted(Path(file).parent.rglob("*.py")) if hasattr(top, "__path__") else [Path(file)]
-    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:12]
+    return sources_digest(getattr(top, "__file__", None), package=hasattr(top, "__path__"))
 
 
 @functools.cache

@@ -1,7 +1,8 @@
-"""Which versions a run depends on: of packages, and of the code in a git repository."""
+"""Which versions a run depends on: of packages, of the code in a git repository, and of a module's sources."""
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 from importlib import metadata
 from pathlib import Path
@@ -31,6 +32,14 @@ def git_state(folder: Path | None = None) -> dict[str, Any] | None:
         return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
     except (OSError, subprocess.SubprocessError):
         return None
+
+
+def sources_digest(file: str | Path | None, *, package: bool) -> str:
+    """A hash of a module's file, or of all Python files of its package; "unknown" if there is no such file."""
+    if not file or not Path(file).is_file():
+        return "unknown"
+    files = sorted(Path(file).parent.rglob("*.py")) if package else [Path(file)]
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:12]
 
 
 def _version(name: str) -> str | None:

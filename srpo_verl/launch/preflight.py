@@ -57,6 +57,7 @@ class Preflight(Callback):
             raise
         self._resume(config)
         run_start.heed_signals(lease, srpo.checkpoint.grace)
+        from srpo_verl.training.durable.reward_sources import reward_sources
         from srpo_verl.training.durable.run_record import differences_from_paper, foreign_variants
         from srpo_verl.training.rollout.weight_socket import name_this_run
 
@@ -67,6 +68,8 @@ class Preflight(Callback):
         used = foreign_variants(settings(config.srpo), config.trainer.v1.trainer_mode)
         for key, origin in used.items():
             print(f"srpo: variant {key} from {origin}")
+        for key, origin in reward_sources(config).items():
+            print(f"srpo: reward {key} from {origin}")
         for key, (paper, here) in differences_from_paper(config).items():
             print(f"srpo: differs from the paper's Table 3: {key} = {here} (paper: {paper})")
 

@@ -100,6 +100,7 @@ def test_a_grader_that_cannot_decide_is_an_infra_error_not_a_wrong_answer(source
 
     result = compute_score(source, "a", "a")
     assert (result["infra_error"], result["score"], result["timed_out"]) == (1.0, 0.0, timed_out)
+    assert result["error"] == f"{type(error).__name__}: {error}"
     assert str(error) in caplog.text
 
 

@@ -15,6 +15,7 @@ from srpo_verl.plugin import has_vllm_cpu
 from workflows.doctor import config_checks, engines, machine
 from workflows.doctor.check import Check, Status, run_each
 from workflows.doctor.packages import check_packages
+from workflows.doctor.reward_checks import check_reward
 from workflows.plan.host import cpu_host, gpu_host
 from workflows.plan.memory import checkpoint_bytes
 from workflows.plan.plan import routed_share
@@ -69,6 +70,7 @@ def _checks(
     if config is not None:
         yield "config", partial(config_checks.check_settings, config)
         yield "data", partial(config_checks.check_data, config)
+        yield "rewards", partial(check_reward, config)
         yield "model", partial(config_checks.check_model, config)
         yield "output", partial(machine.check_output, config, needs.checkpoint)
     yield "memory", partial(machine.check_memory, needs.memory, measured=needs.measured)

@@ -63,7 +63,8 @@ def of_reward(reward: Callable[..., Any]) -> Grader:
         found: Mapping[str, Any] = result if isinstance(result, Mapping) else {"score": result}
         pred = str(found.get("pred") or "")
         if found.get("infra_error"):
-            return Verdict(None, pred, "no verdict: the gold answer or the sandbox cannot be used")
+            why = found.get("error") or "the gold answer or the sandbox cannot be used"
+            return Verdict(None, pred, f"no verdict: {why}")
         reason = str(found.get("feedback") or "")
         if found.get("timed_out"):
             reason = f"out of time. {reason}"

@@ -1,4 +1,4 @@
-"""In which settings, and in which sources of variants, runs differ."""
+"""In which settings, and in which sources of variants and reward functions, runs differ."""
 
 from __future__ import annotations
 
@@ -43,15 +43,15 @@ def flat(config: Any) -> dict[str, str]:
 
 
 def sources(run: Run) -> dict[str, str]:
-    """{"sources of KIND=NAME": hash} of each variant from outside the package, as the run's record has it."""
-    used: Mapping[str, str] = run.record.get("variants") or {}
+    """{"sources of NAME": hash} of each variant and grader from outside the package, as the run's record has it."""
+    used: Mapping[str, str] = {**(run.record.get("variants") or {}), **(run.record.get("rewards") or {})}
     return {f"sources of {name}": origin.rpartition(", ")[2] for name, origin in used.items()}
 
 
 def differences(runs: Sequence[Run]) -> dict[str, list[str]]:
     """{dotted name: value in each run} of every setting that is not the same in all; the worker's copy left out.
 
-    A variant's sources count as a setting.
+    The sources of variants and graders count as settings.
     """
     configs = [{**flat(run.config), **sources(run)} for run in runs]
     names = sorted({name for config in configs for name in config if not name.startswith("actor_rollout_ref.srpo.")})

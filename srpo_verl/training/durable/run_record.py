@@ -16,6 +16,7 @@ from srpo_verl.base.files import write_atomically
 from srpo_verl.base.versions import git_state, package_versions
 from srpo_verl.config import SRPOConfig, settings
 from srpo_verl.config.secrets import is_secret
+from srpo_verl.training.durable.reward_sources import reward_sources
 
 # arXiv 2604.02288, Table 3, column SRPO.
 TABLE_3: dict[str, Any] = {
@@ -81,6 +82,7 @@ def write_run_record(config: DictConfig) -> str:
         "seeds": {key: OmegaConf.select(config, key) for key in ("data.seed", "actor_rollout_ref.rollout.seed")},
         "git": git_state(),
         "variants": foreign_variants(settings(config.srpo), config.trainer.v1.trainer_mode),
+        "rewards": reward_sources(config),
         "differs_from_table_3": differences_from_paper(config),
     }
     write_atomically(Path(folder, "run.json"), json.dumps(record, indent=2))

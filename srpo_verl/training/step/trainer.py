@@ -32,10 +32,10 @@ from srpo_verl.training.durable.run_record import write_run_record
 from srpo_verl.training.durable.run_states import next_states, question_id
 from srpo_verl.training.fields import ROUTED, TOKEN_WEIGHTS, TOOLS, TURNS, flags, jagged, require, row_sums
 from srpo_verl.training.rollout.tool_schemas import has_tools
+from srpo_verl.training.step.first_verdicts import FirstVerdicts
 from srpo_verl.training.step.look_at_step import look_at_step
 from srpo_verl.training.step.queue import entries, get_fields, put_fields
 from srpo_verl.training.step.routing_plan import RoutingPlan, build_plan, rollout_of
-from srpo_verl.training.step.score_range import ScoreRange
 from srpo_verl.training.step.step_dump import dump_step
 from srpo_verl.training.step.step_metrics import bad_data_metrics, prompt_metrics, routing_metrics, tool_metrics
 from srpo_verl.training.step.step_signals import StepView, step_signals, variant_metrics
@@ -175,8 +175,12 @@ class SRPOMixin(DurableTrainer):
         )
         if self.srpo.distils and self.srpo.teacher.demonstration == "conversation":
             check_conversation_template(self.tokenizer, self.prompt_builder.chat_template_kwargs)
-        self.score_range = ScoreRange(self.srpo)
+        self.first_verdicts = FirstVerdicts(self.srpo)
         self.columns = self.srpo.column_names()
+
+    def _val_metrics_update(self, data_sources, sample_uids, reward_extra_infos_dict, *args: Any, **kwargs: Any):
+        self.first_verdicts.look_at_validation([str(name) for name in data_sources], reward_extra_infos_dict)
+        return super()._val_metrics_update(data_sources, sample_uids, reward_extra_infos_dict, *args, **kwargs)
 
     # ---- route -----------------------------------------------------------------------------------------------
 
@@ -220,7 +224,7 @@ class SRPOMixin(DurableTrainer):
             states=self.states,
         )
         self.states = next_states(self.states, plan.routing.seen, self.srpo)
-        self.score_range.look(plan)
+        self.first_verdicts.look(plan)
         metrics["srpo/queue_entries"] = float(entries())
         metrics.update(bad_data_metrics(plan, take_failures(), getattr(self.train_dataset, "left_out", 0)))
         plan, prompts, passes, left_out = self._teacher_prompts(batch, plan, responses)

@@ -74,6 +74,11 @@ _STEP = (
     clause(f"{_TRAINER}.prepare_step", _STAGES, accepts()),
     clause(f"{_TRAINER}.on_train_begin", f"{_DURABLE}: random state of a resumed run", accepts()),
     clause(f"{_TRAINER}._validate", _STAGES, accepts()),
+    clause(
+        f"{_TRAINER}._val_metrics_update",
+        f"{_ROUTING}: verdicts of a validation",
+        accepts("data_sources", "sample_uids", "reward_extra_infos_dict", "sample_turns", "expected_acc_counts"),
+    ),
     clause("verl.trainer.ppo.v1.trainer_sync:PPOTrainerSync.on_init_end", _STAGES, accepts()),
     clause("verl.trainer.ppo.v1.trainer_sync:PPOTrainerSync.on_step_end", _STAGES, accepts()),
     clause(f"{_TRAINER}._build_replay_buffer", _ROUTING, accepts()),

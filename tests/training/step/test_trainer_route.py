@@ -14,8 +14,8 @@ from srpo_verl.config import settings
 from srpo_verl.training.fields import LOSS_DIVERGENCE, jagged
 from srpo_verl.training.step import look_at_step, loss_divergence
 from srpo_verl.training.step import trainer as module
+from srpo_verl.training.step.first_verdicts import FirstVerdicts
 from srpo_verl.training.step.routed_tokens import RoutedTokens
-from srpo_verl.training.step.score_range import ScoreRange
 from srpo_verl.training.step.step_signals import StepView, step_signals
 from srpo_verl.training.step.teacher_prompts import TeacherPromptBuilder
 from srpo_verl.training.step.trainer import SRPOMixin, SRPOTrainer
@@ -69,7 +69,7 @@ def trainer_of(config, tokenizer):
     trainer.srpo = settings(config.srpo)
     trainer.config, trainer.tokenizer, trainer.states = config, tokenizer, {}
     trainer.columns, trainer.actor_rollout_wg = trainer.srpo.column_names(), None
-    trainer.score_range, trainer.train_dataset = ScoreRange(trainer.srpo), SimpleNamespace()
+    trainer.first_verdicts, trainer.train_dataset = FirstVerdicts(trainer.srpo), SimpleNamespace()
     trainer.prompt_builder = TeacherPromptBuilder(
         tokenizer=tokenizer, srpo=trainer.srpo, max_length=400, chat_template_kwargs={}
     )

@@ -74,16 +74,14 @@ def test_a_setting_of_a_later_version_does_not_tell_runs_apart(tmp_path):
     assert {run.method for run in load_runs([tmp_path])[0]} == {"SRPO"}
 
 
-def test_two_versions_of_a_variants_sources_are_two_experiments(tmp_path):
+@pytest.mark.parametrize(("kind", "name"), [("variants", "divergence=skew"), ("rewards", "my_graders")])
+def test_two_versions_of_the_sources_are_two_experiments(tmp_path, kind, name):
     settings = config("srpo", seed=0, steps=1, divergence="skew")
     for n, digest in enumerate(("aaa", "aaa", "bbb")):
-        record = {"variants": {"divergence=skew": f"mine:skew, mine 0.1, sha256 {digest}"}}
+        record = {kind: {name: f"mine:skew, mine 0.1, sha256 {digest}"}}
         write_start(tmp_path / f"r{n}", settings, [], record=record)
-    assert [run.method for run in load_runs([tmp_path])[0]] == [
-        "srpo",
-        "srpo",
-        "srpo (sources of divergence=skew=sha256 bbb)",
-    ]
+    methods = [run.method for run in load_runs([tmp_path])[0]]
+    assert methods == ["srpo", "srpo", f"srpo (sources of {name}=sha256 bbb)"]
 
 
 def test_labels_of_the_user(tmp_path, monkeypatch):

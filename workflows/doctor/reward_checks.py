@@ -1,0 +1,112 @@
+"""The reward function of a run, asked once for each data source: a run would find its faults after minutes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from srpo_verl.core import turns_of, turns_to_json
+from workflows.doctor.check import Check, fail, ok, warn
+from workflows.evaluate.grading import DEFAULT, load_reward
+
+# Rows of a data source that are tried until one gets a verdict: the gold answer of the first may be of no use.
+TRIED = 3
+_ANSWER = "0"
+# What verl and our agent loop tell beside a row.
+_ROLLOUT = {"num_turns": 2, "srpo_turns": turns_to_json(turns_of([{"role": "assistant", "content": _ANSWER}]))}
+_FUNCTION = "reward.custom_reward_function"
+
+
+@dataclass
+class _Source:
+    """Rows of one data source: how many, and the first of them."""
+
+    count: int = 0
+    first: list[dict[str, Any]] = field(default_factory=list)
+
+
+def check_reward(config: DictConfig) -> Iterator[Check]:
+    """Each data source of the local files has a grader, which gives a verdict with the run's `reward_kwargs`.
+
+    A function other than `reward_fns` is warned of only: verl tells it more than is known before a run.
+    """
+    named = config.reward.custom_reward_function
+    if config.reward.reward_model.enable or named.path is None:
+        return
+    kwargs = OmegaConf.to_container(named.reward_kwargs) if named.get("reward_kwargs") else {}
+    assert isinstance(kwargs, dict)
+    try:
+        reward = load_reward(named.path, named.name, {str(key): value for key, value in kwargs.items()})
+    except ValueError as error:
+        yield fail("rewards", f"{_FUNCTION}: {error}", f"{_FUNCTION}.path and .name; see docs/rewards.md")
+        return
+    finding = fail if named.path == DEFAULT else warn
+    for source, rows in sorted(_sources(config).items()):
+        if problem := _problem(reward, source, rows):
+            yield finding("rewards", f"data source {source!r} ({rows.count} rows): {problem}")
+        else:
+            yield ok("rewards", f"data source {source!r}: {rows.count} rows, {_grader(named, source)} gives a verdict")
+
+
+def _problem(reward: Callable[..., Any], source: str, rows: _Source) -> str:
+    """Why the first rows get no verdict; "" if one of them does."""
+    problem = ""
+    for row in rows.first:
+        try:
+            result = reward(
+                data_source=source,
+                solution_str=_ANSWER,
+                ground_truth=row["reward_model"]["ground_truth"],
+                extra_info={**(row.get("extra_info") or {}), **_ROLLOUT},
+            )
+        except Exception as error:  # noqa: BLE001 - a user's function may raise anything; it is what is looked for
+            problem = f"the answer {_ANSWER!r} to its row gets no verdict: {type(error).__name__}: {error}"
+            continue
+        if not isinstance(result, dict) or not result.get("infra_error"):
+            return ""
+        problem = f"the answer {_ANSWER!r} to its row gets no verdict: {result.get('error') or 'no reason is given'}"
+    return problem
+
+
+def _grader(named: DictConfig, source: str) -> str:
+    if named.path != DEFAULT:
+        return f"{named.path}:{named.name}"
+    from reward_fns import registry
+
+    return registry.place(source)
+
+
+def _sources(config: DictConfig) -> dict[str, _Source]:
+    """By name, over the local Parquet files; a file that is missing or lacks a column is the preflight's to say."""
+    import pyarrow.parquet
+
+    found: dict[str, _Source] = {}
+    key = config.data.reward_fn_key
+    for files in (config.data.train_files, config.data.val_files):
+        for name in files if isinstance(files, list | ListConfig) else [files]:
+            path = os.path.expanduser(str(name))
+            if not os.path.isfile(path) or not path.endswith(".parquet"):
+                continue
+            with pyarrow.parquet.ParquetFile(path) as file:
+                columns = {key, "reward_model", "extra_info"} & set(file.schema_arrow.names)
+                if not {key, "reward_model"} <= columns:
+                    continue
+                for batch in file.iter_batches(columns=sorted(columns)):
+                    _gather(found, batch, key)
+    return found
+
+
+def _gather(found: dict[str, _Source], batch: Any, key: str) -> None:
+    for number, source in enumerate(batch.column(key).to_pylist()):
+        if not source:
+            continue  # such rows are left out
+        rows = found.setdefault(str(source), _Source())
+        rows.count += 1
+        if len(rows.first) < TRIED:
+            (row,) = batch.slice(number, 1).to_pylist()
+            if (row["reward_model"] or {}).get("ground_truth") is not None:
+                rows.first.append(row)
