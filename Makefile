@@ -31,10 +31,14 @@ BIN := $(VENV)/bin
 # Two OpenMP threads on a small, busy machine are slower than one.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo walk lab lab-full lab-family lab-smollm2 test test-fast test-cluster nightly reproduce-demo gpu-set test-gpu-set gpu-check gpu-wheels bench bench-check docs lint format venv lock dist dist-check clean distclean
+.PHONY: help demo walk lab lab-full lab-family lab-smollm2 test test-fast test-cluster nightly reproduce-demo gpu-set test-gpu-set gpu-check gpu-wheels bench bench-check docs lint format venv lock dist dist-check clean distclean
 
 demo: venv
 	$(BIN)/python -m workflows.cli demo $(ARGS)
+
+# The comment at the head of this file.
+help:
+	@sed -n '/^#/!q; s/^# \{0,1\}//p' $(firstword $(MAKEFILE_LIST))
 
 walk: venv
 	PYTHON=$(BIN)/python examples/walk/walk.sh $(ARGS)

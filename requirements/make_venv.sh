@@ -34,8 +34,12 @@ if ! "${pip[@]}" install --quiet --dry-run --no-deps "$torch" >/dev/null 2>&1; t
     torch_index=(--extra-index-url https://download.pytorch.org/whl/cpu)
 fi
 
-echo "installing $(grep -cE '^[a-z]' "$lock") packages (about 2.6 GB; two to three minutes)"
-"${pip[@]}" install -qq --no-deps "${torch_index[@]}" -r "$lock"
+log=$venv/install.log
+echo "installing $(grep -cE '^[a-z]' "$lock") packages (about 2.6 GB; two to three minutes, more on a busy machine); log: $log"
+if ! "${pip[@]}" install --progress-bar off --no-deps "${torch_index[@]}" -r "$lock" >"$log" 2>&1; then
+    tail -n 20 "$log" >&2
+    exit 1
+fi
 
 # What an earlier lock left behind goes: a stray torchvision is enough to break transformers.
 normalise() { tr '[:upper:]_.' '[:lower:]--' | sort -u; }

@@ -1,6 +1,6 @@
 """Verifiable rewards: math, code, multiple choice and tool use, in verl's reward-function contract.
 
-Use it in a run with::
+The configs of ``srpo_verl`` use it; others do with::
 
     reward.custom_reward_function.path=pkg://reward_fns
     reward.custom_reward_function.name=compute_score

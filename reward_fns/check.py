@@ -3,7 +3,8 @@
 Reads JSON lines, JSON or Parquet in verl's schema (``data_source``, ``prompt``, ``reward_model.ground_truth``,
 ``extra_info``), or rows with ``dataset`` and ``answer``. Every gold answer must score 1 against itself and every
 reference solution must pass its own tests; rows without tests, with a wrong schema, duplicated, or with the prompt of
-another row and a different answer are listed. Ends with status 1 when anything was found.
+another row and a different answer are listed. Ends with status 1 when anything was found. Gold answers of a grader of
+one's own are not graded, and that is said: only its author knows what a right reply to it looks like.
 
 ``--sources`` lists the registered data sources instead.
 """
@@ -17,7 +18,7 @@ import json
 import logging
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,7 +83,7 @@ def check_gold(item: dict[str, Any], reward_kwargs: Mapping[str, Any] | None = N
     """What is wrong with a row's gold answer under the run's `reward_kwargs`: (kind, detail), None when nothing."""
     grader = registry.find(item["source"])
     if not grader.builtin:
-        return None  # a user's grader: its gold is its own affair
+        return None  # `not_graded` says so
     extra = {"data_source": item["source"], **item["extra"]}
     for key in ("reference", "reference_solution", "canonical_solution", "solution"):
         if item["row"].get(key):
@@ -146,6 +147,15 @@ def check_rows(
     return sorted(problems, key=lambda problem: problem.row), counts
 
 
+def not_graded(sources: Iterable[str]) -> str:
+    """A sentence on those of the known `sources` whose gold answers `check_gold` leaves alone, "" if there are none."""
+    own = ", ".join(sorted(source for source in sources if not registry.find(source).builtin))
+    return own and (
+        f"gold answers not graded: {own} has a grader of your own, and how a right reply to it is written is not known "
+        "here; `srpo grade` tries it on completions"
+    )
+
+
 def _duplicates(name: str, items: Sequence[tuple[int, dict[str, Any]]]) -> Iterator[Problem]:
     seen: dict[str, tuple[int, str]] = {}
     for number, item in items:
@@ -196,6 +206,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         found += problems
         rows = ", ".join(f"{count} {name}" for name, count in counts.items()) or "no usable row"
         print(f"{path}: {rows}; {len(problems)} problems")
+        if unknown := not_graded(counts):
+            print(f"  {unknown}")
     if found:
         print(table(found))
     return int(bool(found))

@@ -72,7 +72,7 @@ class RunFiles:
 
     @property
     def teacher_prompts(self) -> Path:
-        return self.folder / "teacher_prompts"
+        return self.checkpoints / "teacher_prompts"
 
 
 class Observer(Protocol):

@@ -20,7 +20,6 @@ fi
 srpo prepare biology --from "$source" --out "$walk/data" --force
 
 srpo train srpo_tiny --out "$walk/run" --fresh \
-    tiny.run="$walk/run" srpo.dump_freq=1 \
     actor_rollout_ref.model.path="$walk/model" \
     data.train_files="$walk/data/train.parquet" data.val_files="$walk/data/test.parquet" data.val_max_samples=32 \
     data.train_batch_size=8 actor_rollout_ref.actor.ppo_mini_batch_size=8 \

@@ -1,4 +1,4 @@
-"""examples/custom_variant, installed by pip into a folder of its own."""
+"""A package, that of examples/custom_variant if none is named, installed by pip into a folder of its own."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+EXAMPLE = REPOSITORY / "examples" / "custom_variant"
 
 
-def install(folder: Path) -> Path:
+def install(folder: Path, package: Path = EXAMPLE) -> Path:
     """The folder to put on PYTHONPATH."""
     site, source = folder / "site", folder / "source"  # pip builds in the source tree
-    shutil.copytree(REPOSITORY / "examples" / "custom_variant", source)
+    shutil.copytree(package, source)
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
     done = subprocess.run([*command, "--target", str(site), str(source)], capture_output=True, text=True, check=False)
     if done.returncode and "setuptools" in done.stderr and "No module named" in done.stderr:

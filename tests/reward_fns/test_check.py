@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from reward_fns import register, registry
 from reward_fns.check import check_file, main
 
 
@@ -97,3 +98,18 @@ def test_published_rows_pass(published_rows, tmp_path):
     problems, counts = check_file(write(tmp_path / "rows.jsonl", rows))
     assert problems == []
     assert counts == {"tooluse": 34, "sciknoweval": 50}
+
+
+def test_gold_answers_of_a_grader_of_ones_own_are_said_not_to_be_graded(tmp_path, capsys):
+    @register("own_source")
+    def grade(solution, ground_truth, extra_info):
+        return solution == f"It is {ground_truth}."
+
+    try:
+        path = write(tmp_path / "rows.jsonl", [row("own_source", "a", "1"), *SOUND[:1]])
+        assert main(["--data", str(path)]) == 0
+    finally:
+        registry.unregister("own_source")
+    assert "1 own_source, 1 gsm8k; 0 problems\n  gold answers not graded: own_source has" in capsys.readouterr().out
+    assert main(["--data", str(write(tmp_path / "rows.jsonl", SOUND[:1]))]) == 0
+    assert "not graded" not in capsys.readouterr().out

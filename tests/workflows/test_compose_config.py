@@ -10,6 +10,13 @@ def test_a_config_is_composed_with_overrides_and_its_interpolations():
     assert config.actor_rollout_ref.srpo.topk == 7
 
 
+def test_the_tiny_runs_dumps_are_in_its_own_folder_and_have_every_step():
+    """Two runs on one model do not write over each other's, and a report knows the route of every rollout."""
+    config = compose_config("srpo_tiny", ["trainer.default_local_dir=/runs/mine"])
+    assert (config.srpo.dump_dir, config.srpo.dump_freq) == ("/runs/mine/teacher_prompts", 1)
+    assert config.trainer.rollout_data_dir == "/runs/mine/rollouts"
+
+
 def test_interpolations_can_stay():
     raw = OmegaConf.to_container(compose_config("srpo", resolve=False), resolve=False)
     assert raw["actor_rollout_ref"]["srpo"] == "${srpo}"

@@ -9,7 +9,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from workflows import demo
-from workflows.compose_config import ConfigError
+from workflows.compose_config import ConfigError, compose_config
 from workflows.verl_run import RunFailed
 
 FAKE = Path(__file__).with_name("fake_trainer.py")
@@ -43,6 +43,13 @@ def test_summary_plot_and_where_everything_is(tmp_path):
     assert saved["held_out_after"] == 0.75
     assert saved["seed"] == 7
     assert (tmp_path / "demo" / "plot.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_teacher_prompts_are_dumped_where_the_summary_looks(tmp_path):
+    files = demo.RunFiles(tmp_path)
+    settings = demo._settings(files, tmp_path / "tiny", seed=0, steps=None)
+    config = compose_config("srpo_tiny", [f"{key}={value}" for key, value in settings.items()])
+    assert config.srpo.dump_dir == str(files.teacher_prompts)
 
 
 def test_without_a_terminal_plain_lines(tmp_path):

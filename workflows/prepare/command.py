@@ -51,7 +51,7 @@ def main(
     """Turn a benchmark into verl's parquet files: train.parquet, test.parquet and manifest.json in one folder.
 
     Rows come from the Hugging Face hub, or from local files with --from. Their number and content are compared with
-    what is published, and every gold answer is graded once.
+    what is published, and every gold answer is graded once, but for those of a grader of your own.
     """
     from workflows.json_option import json_object
     from workflows.prepare.adapters.benchmark import PrepareError
@@ -95,6 +95,8 @@ def main(
             )
         if len(report.problems) > 10:
             console.print(f"  ... and {len(report.problems) - 10} more; the manifest counts them by kind")
+    for said in dict.fromkeys(report.not_graded for report in reports.values() if report.not_graded):
+        console.print(said, markup=False, highlight=False, soft_wrap=True)
 
 
 def _benchmarks() -> Table:

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from reward_fns.check import Problem, check_rows
+from reward_fns.check import Problem, check_rows, not_graded
 from workflows.prepare import output, published, registry, sources
 from workflows.prepare.adapters import sdpo_rows
 from workflows.prepare.adapters.benchmark import Benchmark, PrepareError, Row
@@ -32,6 +32,7 @@ class SplitReport:
         content_sha256: `published.content_hash` of the source's rows.
         agreement: a sentence of `published`.
         problems: what the check of the gold answers found, bad rows first.
+        not_graded: a sentence on sources whose gold answers are not graded, "" if there are none.
         dropped: number of bad rows left out.
     """
 
@@ -40,6 +41,7 @@ class SplitReport:
     content_sha256: str = ""
     agreement: str = published.UNKNOWN
     problems: list[Problem] = field(default_factory=list)
+    not_graded: str = ""
     dropped: int = 0
 
     @property
@@ -108,9 +110,8 @@ def _make(
         )
         kept = dict(list(adapted.items())[:rows])
         step = progress(f"checking {name_of_split}", len(kept))
-        report.problems = sorted(
-            [*failures, *check_gold_answers(kept, name_of_split, step, reward_kwargs)], key=lambda problem: problem.row
-        )
+        found, report.not_graded = check_gold_answers(kept, name_of_split, step, reward_kwargs)
+        report.problems = sorted([*failures, *found], key=lambda problem: problem.row)
         # A row that cannot be read cannot be kept.
         left_out = {problem.row for problem in (report.bad if bad_rows == "drop" else failures)}
         written[name_of_split] = [row for number, row in kept.items() if number not in left_out]
@@ -147,12 +148,12 @@ def adapt_rows(
 
 def check_gold_answers(
     rows: Mapping[int, dict[str, Any]], split: str, step: Callable[[], object], reward_kwargs: Mapping[str, Any] | None
-) -> list[Problem]:
-    """What the data check of the graders finds in rows by their number; `step` is called after each."""
+) -> tuple[list[Problem], str]:
+    """What the graders' data check finds in rows by their number, and `not_graded`; `step` is called after each."""
     threads = os.cpu_count() or 1
-    found, _ = check_rows(list(rows.values()), split, threads=threads, on_gold=step, reward_kwargs=reward_kwargs)
+    found, counts = check_rows(list(rows.values()), split, threads=threads, on_gold=step, reward_kwargs=reward_kwargs)
     numbers = list(rows)
-    return [replace(problem, row=numbers[problem.row - 1]) for problem in found]
+    return [replace(problem, row=numbers[problem.row - 1]) for problem in found], not_graded(counts)
 
 
 def refuse(benchmark: Benchmark, reports: dict[str, SplitReport], *, bad_rows: BadRows, strict: bool) -> None:

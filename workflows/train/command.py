@@ -42,6 +42,9 @@ def main(
         words = ["--out", str(out), *(["--resume"] if resume else []), *(["--fresh"] if fresh else [])]
         words += [*(["--no-checks"] if no_checks else []), *([] if timeout is None else ["--timeout", str(timeout)])]
         raise typer.Exit(start_detached([*words, "--", config_name, *(overrides or ())], out))
+    # The imports below take most of it.
+    doing = "getting ready" if no_checks else "checking the config and this machine"
+    typer.echo(f"{doing}, usually under a minute; the run's log will be {out / 'train.log'}")
     from workflows.compose_config import ConfigError
     from workflows.train.run import FolderTakenError, RunFailed, RunStopped, train
 

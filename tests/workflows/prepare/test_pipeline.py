@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
+import reward_fns
 from srpo_verl.base.lease import take
 from tests.workflows.prepare import hub_rows
 from workflows.cli import app
@@ -124,6 +125,30 @@ def test_bad_gold_answers_are_refused_dropped_or_kept(tmp_path):
     assert read_manifest(tmp_path / "out")["splits"]["train"]["bad_rows"] == [2, 3]
     kept = prepare("tooluse", tmp_path / "out", source=source, bad_rows="keep", force=True)["train"]
     assert (kept.rows, kept.dropped) == (2, 1)
+
+
+OWN_SET = """\
+from reward_fns import register
+from workflows.prepare.adapters.benchmark import Benchmark, HubSplit, Question
+
+MINE = Benchmark(
+    name="mine", data_source="own_source", ability="x", columns=("q", "a"), hub={"train": HubSplit("me/mine", "train")},
+    adapt=lambda row, split: Question(prompt=row["q"], ground_truth=row["a"]),
+)
+register("own_source")(lambda solution, ground_truth, extra_info: solution == f"It is {ground_truth}.")
+"""
+
+
+def test_gold_answers_of_a_grader_of_ones_own_are_said_not_to_be_graded(tmp_path, monkeypatch):
+    (tmp_path / "own_set.py").write_text(OWN_SET)
+    monkeypatch.syspath_prepend(tmp_path)
+    source = jsonl(tmp_path / "train.jsonl", {"q": "1 + 1?", "a": "2"})
+    try:
+        result = srpo("own_set:MINE", "--from", source, "--out", tmp_path / "out")
+    finally:
+        reward_fns.registry.unregister("own_source")
+    assert result.exit_code == 0, result.output
+    assert result.output.count("gold answers not graded: own_source has a grader of your own") == 1
 
 
 def test_duplicates_are_told_and_kept(tmp_path):

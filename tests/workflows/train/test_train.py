@@ -138,6 +138,7 @@ def test_a_config_that_cannot_be_composed_touches_nothing(tmp_path):
         train("srpo_tinny", out=tmp_path / "run")
     result = CliRunner().invoke(app, ["train", "srpo_tiny", "no.such=1", "--out", str(tmp_path / "run")])
     assert result.exit_code == 2
+    assert result.output.startswith("checking the config and this machine, usually under a minute; the run's log")
     assert not (tmp_path / "run").exists()
 
 
