@@ -1,0 +1,81 @@
+"""A key that the config lacks: which one was meant. Hydra advises `+key=value` for all of them, and few take it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from difflib import get_close_matches
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+# What Hydra says: of an override, of one with `~`, and of a YAML file.
+_SAID = re.compile(
+    r"Could not override '(?P<override>[^']+)'|'(?P<deleted>[^']+)' does not exist"
+    r"|not (?:in '|in struct)[^']*'?\n\s+full_key: (?P<file>\S+)"
+)
+_ADVICE = re.compile(r"To append to your config use (\+.*)")
+# Nodes whose keys verl hands on without knowing them: engine_kwargs, ray_kwargs, override_config, ...
+_FREE = re.compile(r".*kwargs|override_.*|options")
+
+
+def unknown_key(said: str) -> str | None:
+    """The key that Hydra's message is about; None if it is about something else."""
+    found = _SAID.search(said)
+    return next(filter(None, found.groups()), None) if found else None
+
+
+def sentence(said: str, key: str, config: DictConfig, groups: Sequence[str] = ()) -> str:
+    """What to write instead of `key`.
+
+    Args:
+        said: Hydra's message.
+        config: with the keys that there are.
+        groups: which are chosen as keys are set, e.g. `platform`.
+    """
+    tree = OmegaConf.to_container(config, resolve=False)
+    assert isinstance(tree, dict)
+    parent, name, rest = _deepest(tree, key)
+    siblings = _select(tree, parent)
+    meant = _meant(tree, key, [*siblings, *(groups if not parent else ())])
+    added = _ADVICE.search(said)
+    if added and (not siblings or any(_FREE.fullmatch(part) for part in [*parent, name])):
+        return f"{key} is not in the config: add it by {added[1]}" + (f", or did you mean {meant}?" if meant else "")
+    if meant:
+        return f"{key} is no key: did you mean {meant}?"
+    return f"{key} is no key: {'.'.join(parent) or 'the config'} has {', '.join(sorted(siblings))}"
+
+
+def _meant(tree: Mapping[str, Any], key: str, siblings: Sequence[str]) -> str | None:
+    """The nearest key: one beside it, else of the same name elsewhere, else any that is spelt alike."""
+    parent, name, rest = _deepest(tree, key)
+    if close := get_close_matches(name, siblings, n=1, cutoff=0.7):
+        whole = ".".join([*parent, close[0], *rest])
+        return whole if whole in _keys(tree) else ".".join([*parent, close[0]])
+    keys = [other for other in _keys(tree) if key.startswith("hydra.") or not other.startswith("hydra.")]
+    same_name = [other for other in keys if other.rpartition(".")[2] == key.rpartition(".")[2]]
+    close = get_close_matches(key, same_name, n=1, cutoff=0) or get_close_matches(key, keys, n=1)
+    return close[0] if close else None
+
+
+def _deepest(tree: Mapping[str, Any], key: str) -> tuple[list[str], str, list[str]]:
+    """Of a dotted key: the node that is there, the first part that it lacks (or that holds no keys), and what follows."""
+    parts = key.split(".")
+    for place, part in enumerate(parts):
+        below = _select(tree, parts[:place]).get(part)
+        if not isinstance(below, dict):
+            return parts[:place], part, parts[place + 1 :]
+    return parts[:-1], parts[-1], []
+
+
+def _select(tree: Mapping[str, Any], path: Sequence[str]) -> Mapping[str, Any]:
+    for part in path:
+        tree = tree[part]
+    return tree
+
+
+def _keys(tree: Mapping[str, Any], above: str = "") -> Iterator[str]:
+    for name, value in tree.items():
+        yield f"{above}{name}"
+        if isinstance(value, dict):
+            yield from _keys(value, f"{above}{name}.")
