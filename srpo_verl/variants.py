@@ -29,6 +29,8 @@ from typing import Any, TypeVar
 
 from omegaconf import OmegaConf
 
+from srpo_verl.base.imports import how_to_find
+
 GROUP = "srpo_verl.variants"
 BUILT_IN = ("srpo_verl.built_in", "srpo_verl.built_in_family")
 # What a provider names among its columns to see a rollout's turns, as JSON; no column of the data set.
@@ -347,4 +349,6 @@ def _import(what: str, module: str) -> None:
     except VariantError:
         raise
     except Exception as error:
-        raise VariantError(f"{what}: importing {module} failed: {type(error).__name__}: {error}") from error
+        raise VariantError(
+            f"{what}: importing {module} failed: {type(error).__name__}: {error}{how_to_find(module, error)}"
+        ) from error

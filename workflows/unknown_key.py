@@ -37,7 +37,11 @@ def sentence(said: str, key: str, config: DictConfig, groups: Sequence[str] = ()
     assert isinstance(tree, dict)
     parent, name, rest = _deepest(tree, key)
     siblings = _select(tree, parent)
-    meant = _meant(tree, key, [*siblings, *(groups if not parent else ())])
+    meant = ""
+    if close := get_close_matches(name, [*siblings, *(groups if not parent else ())], n=1, cutoff=0.7):
+        beside = ".".join([*parent, close[0]])
+        meant = ".".join([beside, *rest]) if ".".join([beside, *rest]) in _keys(tree) else beside
+    meant = meant or " or ".join(_elsewhere(tree, key))
     added = _ADVICE.search(said)
     if added and (not siblings or any(_FREE.fullmatch(part) for part in [*parent, name])):
         return f"{key} is not in the config: add it by {added[1]}" + (f", or did you mean {meant}?" if meant else "")
@@ -46,20 +50,17 @@ def sentence(said: str, key: str, config: DictConfig, groups: Sequence[str] = ()
     return f"{key} is no key: {'.'.join(parent) or 'the config'} has {', '.join(sorted(siblings))}"
 
 
-def _meant(tree: Mapping[str, Any], key: str, siblings: Sequence[str]) -> str | None:
-    """The nearest key: one beside it, else of the same name elsewhere, else any that is spelt alike."""
-    parent, name, rest = _deepest(tree, key)
-    if close := get_close_matches(name, siblings, n=1, cutoff=0.7):
-        whole = ".".join([*parent, close[0], *rest])
-        return whole if whole in _keys(tree) else ".".join([*parent, close[0]])
-    keys = [other for other in _keys(tree) if key.startswith("hydra.") or not other.startswith("hydra.")]
+def _elsewhere(tree: Mapping[str, Any], key: str) -> list[str]:
+    """Keys of the same name at other places, else one that is spelt alike; Hydra's own only for one of Hydra's."""
+    of_hydra = key.startswith("hydra.")
+    keys = [other for other in _keys(tree) if of_hydra or not other.startswith("hydra.")]
     same_name = [other for other in keys if other.rpartition(".")[2] == key.rpartition(".")[2]]
-    close = get_close_matches(key, same_name, n=1, cutoff=0) or get_close_matches(key, keys, n=1)
-    return close[0] if close else None
+    others = [other for other in keys if not key.startswith(f"{other}.")]
+    return get_close_matches(key, same_name, cutoff=0) or get_close_matches(key, others, n=1, cutoff=0.8)
 
 
 def _deepest(tree: Mapping[str, Any], key: str) -> tuple[list[str], str, list[str]]:
-    """Of a dotted key: the node that is there, the first part that it lacks (or that holds no keys), and what follows."""
+    """Of a dotted key: the node that is there, the first part that is no node in it, and what follows."""
     parts = key.split(".")
     for place, part in enumerate(parts):
         below = _select(tree, parts[:place]).get(part)

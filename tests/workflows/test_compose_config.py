@@ -39,7 +39,7 @@ def test_every_config_composes(name):
         ("srpo", ["~srpo.divergance"], "srpo.divergance is no key: did you mean srpo.divergence?"),
         ("srpo", ["train_batch_size=3"], "train_batch_size is no key: did you mean data.train_batch_size?"),
         ("srpo", ["platfrom=cpu"], "platfrom is no key: did you mean platform?"),
-        ("srpo", ["trainer.lr=1"], "trainer.lr is no key: did you mean actor_rollout_ref.actor.optim.lr?"),
+        ("srpo", ["trainer.lr=1"], " or actor_rollout_ref.actor.optim.lr"),
         ("srpo", ["srpo.lease.qqqqqq=1"], "srpo.lease.qqqqqq is no key: srpo.lease has "),
         ("srpo", ["platform=tpu"], "Could not find 'platform/tpu'"),
         ("srpo", ["data.train_files=[1"], "cannot be composed"),

@@ -1,5 +1,6 @@
 """What the summary of a run says of its steps, its stages and its folder."""
 
+import io
 from pathlib import Path
 
 from rich.console import Console
@@ -17,7 +18,7 @@ def summary(*seconds, testing=0.0, stages=()):
 
 
 def shown(found):
-    console = Console(record=True, width=120, file=Path("/dev/null").open("w"))
+    console = Console(record=True, width=120, file=io.StringIO())
     show(found, TrainFiles(Path("/nowhere")), console)
     return console.export_text()
 
