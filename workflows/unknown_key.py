@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -33,8 +33,7 @@ def sentence(said: str, key: str, config: DictConfig, groups: Sequence[str] = ()
         config: with the keys that there are.
         groups: which are chosen as keys are set, e.g. `platform`.
     """
-    tree = OmegaConf.to_container(config, resolve=False)
-    assert isinstance(tree, dict)
+    tree = cast("dict[str, Any]", OmegaConf.to_container(config, resolve=False))
     parent, name, rest = _deepest(tree, key)
     siblings = _select(tree, parent)
     meant = ""
