@@ -27,6 +27,7 @@ from typing import Any, TypeVar
 
 from omegaconf import OmegaConf
 
+from srpo_verl.base.imports import how_to_find
 from srpo_verl.base.versions import sources_digest
 
 GROUP = "srpo_verl.variants"
@@ -343,4 +344,6 @@ def _import(what: str, module: str) -> None:
     except VariantError:
         raise
     except Exception as error:
-        raise VariantError(f"{what}: importing {module} failed: {type(error).__name__}: {error}") from error
+        raise VariantError(
+            f"{what}: importing {module} failed: {type(error).__name__}: {error}{how_to_find(module, error)}"
+        ) from error

@@ -7,9 +7,12 @@ from importlib import resources
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir, initialize_config_module
+from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+
+from workflows.unknown_key import sentence, unknown_key
 
 VERL_CONFIGS = "verl.trainer.config"
 
@@ -43,7 +46,7 @@ def compose_config(name: str, overrides: Sequence[str] = (), *, resolve: bool = 
     search = [f"hydra.searchpath=[pkg://{VERL_CONFIGS}]"] if folder else []
     try:
         with place(folder or VERL_CONFIGS, version_base=None):
-            config = compose(name, overrides=[*search, *overrides])
+            config = _composed(name, search, overrides)
         if resolve:
             OmegaConf.resolve(config)
     except MissingConfigException as error:
@@ -53,6 +56,21 @@ def compose_config(name: str, overrides: Sequence[str] = (), *, resolve: bool = 
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(_sentence(error)) from error
     return config
+
+
+def _composed(name: str, search: Sequence[str], overrides: Sequence[str]) -> DictConfig:
+    """Hydra's compose; for a key that does not exist, the error says which one does. Within Hydra's context."""
+    try:
+        return compose(name, overrides=[*search, *overrides])
+    except HydraException as error:
+        said = str(error)
+        if (key := unknown_key(said)) is None:
+            raise
+        # A file of one's own may itself have the key.
+        file = said.startswith("In '")
+        known = compose("srpo" if file else name, overrides=[*search], return_hydra_config=True)
+        groups = GlobalHydra.instance().config_loader().list_groups("")
+        raise ConfigError(sentence(said, key, known, groups)) from error
 
 
 def config_place(name: str) -> tuple[str, str]:

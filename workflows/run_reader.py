@@ -19,6 +19,13 @@ from yaml import YAMLError
 from workflows.metrics_log import Record, read_what_can_be_read
 
 STARTS, METRICS = "srpo_run", "metrics.jsonl"
+# What a run dumps, by the key that says where: the folder's name in the run's own.
+DUMPS = {
+    "trainer.rollout_data_dir": "rollouts",
+    "trainer.validation_data_dir": "validation",
+    "srpo.dump_dir": "teacher_prompts",
+    "srpo.inspect_dir": "inspect",
+}
 
 
 @dataclass(frozen=True)
@@ -45,6 +52,20 @@ class Run:
         """A value of the config by its dotted name."""
         value = OmegaConf.select(self.config, key)
         return default if value is None else value
+
+    def dump_places(self, key: str) -> list[Path]:
+        """Where the dump that `key` of DUMPS places may be, the likeliest first.
+
+        What was below the run's folder is looked for in it wherever it is now: another run may have its old place.
+        """
+        named, own = self.get(key), self.get("trainer.default_local_dir")
+        places = [self.folder / DUMPS[key], self.checkpoints / DUMPS[key]]
+        if named is None:
+            return places
+        place = Path(str(named))
+        if own is not None and place.is_relative_to(str(own)):
+            place = self.checkpoints / place.relative_to(str(own))
+        return [place, *places]
 
 
 def read_run(folder: Path, *, at_step: int | None = None) -> Run:

@@ -11,8 +11,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from srpo_verl.training.durable.checkpoint_store import newest
 from workflows.metrics_log import Record, series
-from workflows.verl_run import STOPPING, TRAINING, RunFiles, RunOutcome
+from workflows.verl_run import STOPPING, TRAINING, VALIDATING, RunFiles, RunOutcome
 
 FINAL_VALIDATION, CHECKPOINT = "validating again", "writing checkpoints"
 
@@ -79,7 +80,8 @@ def show(summary: Summary, files: RunFiles, console: Console, *, plot: Path | No
             table.add_row(f"  {source}", f"{_percent(first)} -> {_percent(last)}")
     table.add_row("routed share", f"{_percent(summary.routed_share_first)} -> {_percent(summary.routed_share_last)}")
     if summary.seconds_per_step is not None:
-        table.add_row("seconds per step", f"{summary.seconds_per_step:.1f} (median)")
+        which = "median without the first" if summary.steps > 1 else "of the only one"
+        table.add_row("seconds per step", f"{summary.seconds_per_step:.1f} ({which})")
     table.add_row("peak memory", f"{summary.peak_memory_gib:.1f} GiB")
     table.add_row("total", f"{summary.total_seconds:.0f} s")
     for name, seconds in summary.stage_seconds.items():
@@ -92,7 +94,7 @@ def show(summary: Summary, files: RunFiles, console: Console, *, plot: Path | No
 def places(files: RunFiles, plot: Path | None = None) -> dict[str, Path]:
     """What the run left behind, by name; only what is there."""
     found = {
-        "checkpoints": files.checkpoints,
+        "checkpoints": files.checkpoints if newest(files.checkpoints) else None,
         "metrics (JSONL)": files.metrics,
         "metrics (TensorBoard)": files.tensorboard,
         "teacher prompts": files.teacher_prompts,
@@ -130,7 +132,8 @@ def _split_training(stages: Mapping[str, float], records: Sequence[Record]) -> d
     """The stages, with validation and checkpoints taken out of the training stage that contains them."""
     result = dict(stages)
     stopping = result.pop(STOPPING, None)
-    for name, key in ((FINAL_VALIDATION, "timing_s/testing"), (CHECKPOINT, "timing_s/save_checkpoint")):
+    validation = FINAL_VALIDATION if VALIDATING in stages else VALIDATING
+    for name, key in ((validation, "timing_s/testing"), (CHECKPOINT, "timing_s/save_checkpoint")):
         seconds = sum(value for _, value in series(records, key))
         if seconds and TRAINING in result:
             result[TRAINING] -= seconds

@@ -45,7 +45,10 @@ _STAGE_STARTS = (
     (RAY, re.compile(r"ray init kwargs:")),
     (LOADING, re.compile(r"Started a local Ray instance|Connected to Ray cluster")),
     (VALIDATING, re.compile(r"Creating file logger at")),
+    (TRAINING, re.compile(r"Training Progress:")),
 )
+# verl prints its config, then goes from the logger straight to the first step.
+_NO_VALIDATION = re.compile(r"'val_before_train': False")
 
 
 @dataclass(frozen=True)
@@ -211,6 +214,8 @@ class _LogStages:
         begun = []
         for raw in self._lines.read_new():
             line = raw.decode(errors="replace")
+            if _NO_VALIDATION.search(line):
+                self._pending = [stage for stage in self._pending if stage[0] != VALIDATING]
             for index, (name, pattern) in enumerate(self._pending):
                 if pattern.search(line):
                     begun.append(name)

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from srpo_verl import variants
 from srpo_verl.config.safety import CheckpointConfig, GuardsConfig, LeaseConfig, WatchdogConfig
@@ -360,7 +361,10 @@ def settings(node: DictConfig | dict[str, Any]) -> SRPOConfig:
         merged = OmegaConf.merge(OmegaConf.structured(SRPOConfig), OmegaConf.to_container(_as_node(node), resolve=True))
         return OmegaConf.to_object(merged)  # type: ignore[return-value]
     except OmegaConfBaseException as error:
-        raise ValueError(f"srpo: {str(error).splitlines()[0]}") from error
+        beside = list(error.parent_node) if isinstance(error.parent_node, DictConfig) else []
+        close = get_close_matches(str(error.key), beside, n=1) if isinstance(error, ConfigKeyError) else []
+        meant = f"; did you mean {close[0]}?" if close else ""
+        raise ValueError(f"srpo: {str(error).splitlines()[0]}{meant}") from error
 
 
 def _as_node(node: DictConfig | dict[str, Any]) -> DictConfig:

@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from srpo_verl import variants
 from srpo_verl.base.lease import FolderTakenError
+from srpo_verl.config.model_path import missing_folder
 from srpo_verl.config.schema import SRPOConfig, settings
 from srpo_verl.config.secrets import is_secret
 from srpo_verl.launch import data_checks, hardware, lora_checks, run_start, sequence_parallel, shards, trainer_checks
@@ -206,10 +207,10 @@ def _combinations(config: DictConfig, srpo: SRPOConfig) -> Iterator[str]:
 
 
 def _model(config: DictConfig, srpo: SRPOConfig) -> Iterator[str]:
-    path = os.path.expanduser(str(config.actor_rollout_ref.model.path))
-    if path.startswith((".", "/")) and not os.path.isdir(path):
-        yield f"actor_rollout_ref.model.path={path}: there is no such folder"
+    if missing := missing_folder(config):
+        yield missing
         return
+    path = os.path.expanduser(str(config.actor_rollout_ref.model.path))
     described = _model_config(path)
     if srpo.distils and "vision_config" in described:
         yield (

@@ -40,7 +40,14 @@ def test_every_config_composes(name):
     ("name", "overrides", "said"),
     [
         ("srop", [], "no config 'srop'; the configs are: advantage_mix"),
-        ("srpo", ["data.train_batch_sise=3"], "data.train_batch_sise"),
+        ("srpo", ["data.train_batch_sise=3"], "data.train_batch_sise is no key: did you mean data.train_batch_size?"),
+        ("srpo", ["srpo.topk=7", "srpo.divergance=jsd"], "srpo.divergance is no key: did you mean srpo.divergence?"),
+        ("srpo", ["srpoo.divergence=jsd"], "srpoo.divergence is no key: did you mean srpo.divergence?"),
+        ("srpo", ["~srpo.divergance"], "srpo.divergance is no key: did you mean srpo.divergence?"),
+        ("srpo", ["train_batch_size=3"], "train_batch_size is no key: did you mean data.train_batch_size?"),
+        ("srpo", ["platfrom=cpu"], "platfrom is no key: did you mean platform?"),
+        ("srpo", ["trainer.lr=1"], " or actor_rollout_ref.actor.optim.lr"),
+        ("srpo", ["srpo.lease.qqqqqq=1"], "srpo.lease.qqqqqq is no key: srpo.lease has "),
         ("srpo", ["platform=tpu"], "Could not find 'platform/tpu'"),
         ("srpo", ["data.train_files=[1"], "cannot be composed"),
         ("srpo", ["data.train_files=${oc.env:SRPO_UNSET}"], "SRPO_UNSET"),
@@ -50,3 +57,25 @@ def test_what_is_wrong_is_said(name, overrides, said):
     with pytest.raises(ConfigError) as error:
         compose_config(name, overrides)
     assert said in str(error.value)
+
+
+def test_a_file_of_ones_own_with_a_key_that_is_none(tmp_path):
+    (tmp_path / "mine.yaml").write_text("defaults: [srpo, _self_]\nsrpo: {teacher: {ema_rat: 0.1}}\n")
+    with pytest.raises(ConfigError, match=r"srpo\.teacher\.ema_rat is no key: did you mean srpo\.teacher\.ema_rate\?"):
+        compose_config(f"{tmp_path}/mine")
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "actor_rollout_ref.model.override_config.attention_dropout=0",
+        "actor_rollout_ref.rollout.engine_kwargs.vllm.swap_space=4",
+        "actor_rollout_ref.actor.optim.override_optimizer_config.eps=1e-6",
+        "ray_kwargs.ray_init.address=local",
+    ],
+)
+def test_a_plus_is_advised_where_it_works(word):
+    with pytest.raises(ConfigError) as error:
+        compose_config("srpo", [word])
+    assert f"add it by +{word}" in str(error.value)
+    assert compose_config("srpo", [f"+{word}"])

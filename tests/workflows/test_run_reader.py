@@ -47,3 +47,14 @@ def test_runs_are_found_and_a_folder_without_one_is_refused(tmp_path):
     assert find_runs([tmp_path]) == [tmp_path / "grid" / "demo", tmp_path / "grid" / "one"]
     with pytest.raises(FileNotFoundError, match=r"trainer\.default_local_dir"):
         read_run(tmp_path / "grid")
+
+
+def test_what_a_run_dumped_is_looked_for_where_the_run_is_now(tmp_path):
+    """At its old place another run may be."""
+    old, now = tmp_path / "run", tmp_path / "run.before"
+    config = {"trainer": {"default_local_dir": str(old), "rollout_data_dir": f"{old}/mine"}, "srpo": {"dump_dir": "/x"}}
+    write_start(now, "20260101-000000", {1: 1.0}, **config)
+    run = read_run(now)
+    assert run.dump_places("trainer.rollout_data_dir")[:2] == [now / "mine", now / "rollouts"]
+    assert [str(place) for place in run.dump_places("srpo.dump_dir")[:2]] == ["/x", f"{now}/teacher_prompts"]
+    assert run.dump_places("srpo.inspect_dir")[0] == now / "inspect"

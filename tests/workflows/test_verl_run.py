@@ -39,10 +39,10 @@ class Listener:
         self.steps.append(record.step)
 
 
-def run(folder, ending, *, timeout=30.0, observer=None, **env):
+def run(folder, ending, *options, timeout=30.0, observer=None, **env):
     files = RunFiles(folder)
     return watch(
-        [sys.executable, str(FAKE), ending, "3"],
+        [sys.executable, str(FAKE), ending, "3", *options],
         files=files,
         env={**run_environment(files, cpu=True), **env},
         observer=observer or Listener(),
@@ -65,6 +65,20 @@ def test_a_run_that_ends_well(tmp_path):
     assert listener.stages == [name for name in order if name in listener.stages]
     assert sum(outcome.stage_seconds.values()) == pytest.approx(outcome.total_seconds, abs=1.0)
     assert outcome.peak_memory_bytes > 0
+
+
+def test_a_run_that_does_not_validate_first_has_no_such_stage(tmp_path):
+    listener = Listener()
+    outcome = run(tmp_path, "well", "-", observer=listener)
+    assert listener.steps == [1, 2, 3]
+    assert listener.stages[-3:] == [TRAINING, STOPPING, ""]
+    assert VALIDATING not in [*listener.stages, *outcome.stage_seconds]
+
+
+@pytest.mark.parametrize("options", [[], ["-"]])
+def test_a_failure_in_the_first_step_is_one_while_training(tmp_path, options):
+    with pytest.raises(RunFailed, match="The run failed while training: exit code 1"):
+        run(tmp_path, "raises_in_step_1", *options)
 
 
 def test_the_exception_is_named(tmp_path):

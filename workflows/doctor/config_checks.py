@@ -9,6 +9,7 @@ from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from srpo_verl.config.model_path import missing_folder
 from workflows.doctor.check import Check, fail, ok, warn
 
 
@@ -47,8 +48,8 @@ def check_model(config: DictConfig) -> Iterator[Check]:
         if not any(Path(name).glob("*.safetensors")) and not any(Path(name).glob("*.bin")):
             yield fail("model", f"{name} has no weights (*.safetensors)", "finish the download or the conversion")
             return
-    elif name.startswith((".", "/")):
-        return  # a missing folder is the preflight's to say
+    elif missing_folder(config):
+        return  # the preflight's to say
     elif not is_cached(name):
         if os.environ.get("HF_HUB_OFFLINE", "0") not in ("0", ""):
             yield fail(

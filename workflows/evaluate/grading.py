@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from srpo_verl.base.imports import how_to_find
 from workflows.evaluate.engine import Answer
 
 DEFAULT = "pkg://reward_fns"
@@ -24,7 +25,8 @@ def load_reward(path: str, name: str = "compute_score", kwargs: Mapping[str, Any
     try:
         function: Any = load_extern_object(path, name)
     except (ImportError, AttributeError, FileNotFoundError, RuntimeError) as error:
-        raise ValueError(f"--reward {path}: {name} cannot be imported ({error})") from error
+        module = path.removeprefix("pkg://").replace("/", ".")
+        raise ValueError(f"--reward {path}: {name} cannot be imported ({error}){how_to_find(module, error)}") from error
     extra = dict(kwargs or {})
     if inspect.iscoroutinefunction(function):
         return lambda **arguments: asyncio.run(function(**arguments, **extra))

@@ -23,8 +23,7 @@ def find_steps(run: Run) -> dict[int, Path]:
         FileNotFoundError: the run dumps no steps, or has not dumped one yet; the message says what to set.
     """
     named, freq = run.get("srpo.inspect_dir"), int(run.get("srpo.inspect_freq", 10))
-    places = [Path(str(named))] if named else []
-    for place in (*places, run.folder / "inspect", run.checkpoints / "inspect"):
+    for place in run.dump_places("srpo.inspect_dir"):
         steps = (file.name.removesuffix(SUFFIX) for file in place.glob(f"*{SUFFIX}"))
         found = {int(step): place / f"{step}{SUFFIX}" for step in steps if step.isdigit()}
         if found:

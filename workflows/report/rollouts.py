@@ -90,8 +90,8 @@ def _spread(rollouts: Sequence[ReadRollout], count: int, chance: random.Random) 
 
 def _read(reported: ReportedRun) -> tuple[list[ReadRollout], list[str]]:
     run = reported.run
-    prompts = _files(run, "srpo.dump_dir", "teacher_prompts")
-    dumped = _files(run, "trainer.rollout_data_dir", "rollouts")
+    prompts = _files(run, "srpo.dump_dir")
+    dumped = _files(run, "trainer.rollout_data_dir")
     if not prompts and not dumped:
         return [], ["no rollouts were dumped (srpo.dump_dir, trainer.rollout_data_dir)"]
     problems = []
@@ -174,11 +174,9 @@ def _session(key: str) -> tuple[str, int | None]:
         return key, None
 
 
-def _files(run: Run, key: str, name: str) -> dict[int, Path]:
-    """{step: file}. The folder is where the config says, or, if the run was moved, in the run's own folder."""
-    named = run.get(key)
-    places = [Path(str(named))] if named else []
-    for place in (*places, run.folder / name, run.checkpoints / name):
+def _files(run: Run, key: str) -> dict[int, Path]:
+    """{step: file}."""
+    for place in run.dump_places(key):
         files = (
             {int(file.stem): file for file in place.glob("*.jsonl") if file.stem.isdigit()} if place.is_dir() else {}
         )

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
 
 from srpo_verl.base.lease import FOLDER, STARTING, Lease, refuse_if_alive, take
 from srpo_verl.base.lease_files import write_end
 from srpo_verl.training.durable.checkpoint_store import newest
-from workflows.run_reader import METRICS, STARTS
+from workflows.run_reader import DUMPS, METRICS, STARTS
 from workflows.verl_run import RunFiles
 
 
@@ -97,6 +99,18 @@ def _check(folder: Path, *, resume: bool, fresh: bool) -> None:
 def _contents(folder: Path) -> list[Path]:
     """What is in it but the lease."""
     return [path for path in folder.iterdir() if path.name != FOLDER] if folder.is_dir() else []
+
+
+def dump_settings(config: DictConfig, overrides: Sequence[str], folder: Path) -> dict[str, Path]:
+    """The dumps that a config has in the working folder, which runs share, in the run's own: {key: place}.
+
+    One that is off stays off; one at an absolute place, or named in `overrides` as a person typed them, stays there.
+    """
+    typed = {word.partition("=")[0].lstrip("+") for word in overrides}
+    named = {key: OmegaConf.select(config, key) for key in DUMPS if key not in typed}
+    return {
+        key: folder / DUMPS[key] for key, place in named.items() if place and not Path(place).expanduser().is_absolute()
+    }
 
 
 def newest_checkpoint(folder: Path) -> Path | None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from omegaconf import DictConfig
 from rich.console import Console
 
 from srpo_verl.base.lease import TOKEN, TRAINING, FolderTakenError, Lease
@@ -22,7 +23,7 @@ from workflows.run_folder import SUMMARY
 from workflows.run_reader import read_run
 from workflows.run_summary import Summary, show, summarise
 from workflows.train.checks import ChecksFailedError, check
-from workflows.train.folder import TrainFiles, claim_run, newest_checkpoint
+from workflows.train.folder import TrainFiles, claim_run, dump_settings, newest_checkpoint
 from workflows.verl_run import RunFailed, RunOutcome, hydra_value, run_environment, verl_command, watch
 
 __all__ = ["ChecksFailedError", "FolderTakenError", "RunFailed", "RunStopped", "train"]
@@ -72,15 +73,22 @@ def train(
     """
     console = console or Console()
     folder = out.absolute()
-    settings = {
+    settings: dict[str, object] = {
         "trainer.default_local_dir": folder,
         "trainer.resume_mode": "auto" if resume else "disable",
         "hydra.run.dir": folder / "hydra",
     }
-    # What a person types wins, hence last.
-    config = compose_config(
-        config_name, [*(f"{key}={hydra_value(value)}" for key, value in settings.items()), *overrides]
-    )
+
+    def composed() -> DictConfig:
+        # What a person types wins, hence last.
+        return compose_config(
+            config_name, [*(f"{key}={hydra_value(value)}" for key, value in settings.items()), *overrides]
+        )
+
+    config = composed()
+    if dumps := dump_settings(config, overrides, folder):
+        settings |= dumps
+        config = composed()
     if checks:
         check(config, console)
     tell = functools.partial(console.print, markup=False, highlight=False, soft_wrap=True)

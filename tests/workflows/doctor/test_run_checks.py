@@ -63,6 +63,15 @@ def test_weights_that_are_missing(lab, tmp_path):
     assert find(found, "model")[0].status is Status.FAIL
 
 
+def test_a_forgotten_folder_of_the_tiny_model(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = checks.run_checks(compose_config("srpo_tiny"), start_engines=False)
+    assert "runs/tiny/model: there is no such folder: make it by" in " ".join(
+        one.found for one in find(found, "config")
+    )
+    assert not any("download" in one.found + one.mend for one in found)
+
+
 def test_a_model_of_the_hub_without_a_network(monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     found = checks.run_checks(compose_config("srpo", ["platform=cpu"]), start_engines=False)

@@ -184,6 +184,8 @@ def test_rewards_of_ones_own(tmp_path):
     for path, name in (("pkg://no_such_module", "f"), (str(tmp_path / "mine.py"), "missing"), ("/nowhere.py", "f")):
         with pytest.raises(ValueError, match="cannot be imported"):
             load_reward(path, name)
+    with pytest.raises(ValueError, match="absolute path of the folder that it is in on PYTHONPATH"):
+        load_reward("pkg://no_such_module", "f")
 
 
 @pytest.mark.parametrize(

@@ -106,6 +106,14 @@ def test_the_command_of_a_cell(tmp_path):
     assert not any("total_training_steps" in argument for argument in command)
 
 
+def test_a_cell_dumps_teacher_prompts_into_its_folder_unless_the_grid_says_none(tmp_path):
+    site = read(tmp_path, SITE, Site)
+    cell = cells(read(tmp_path, GRID), site.runs)[0]
+    assert f"srpo.dump_dir={cell.folder}/teacher_prompts" in cell.command(site)
+    none = cells(read(tmp_path, {**GRID, "overrides": ["srpo.dump_dir=null"]}), site.runs)[0].command(site)
+    assert [word for word in none if word.startswith("srpo.dump_dir=")] == ["srpo.dump_dir=null"]
+
+
 def test_the_spec_is_of_the_grid_alone(tmp_path):
     grid = read(tmp_path, GRID)
     here, there = (cells(grid, tmp_path / name)[0] for name in "ab")

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 from rich.console import Console
 from typer.testing import CliRunner
 
@@ -17,8 +18,8 @@ from workflows.cli import app
 from workflows.compose_config import ConfigError, compose_config
 from workflows.doctor.check import Status
 from workflows.plan.gpus import GPUS
-from workflows.run_reader import read_run
-from workflows.train import checks
+from workflows.run_reader import DUMPS, read_run
+from workflows.train import checks, run
 from workflows.train.folder import claim_run, newest_checkpoint
 from workflows.train.run import RunFailed, RunStopped, environment, train
 
@@ -98,6 +99,45 @@ def test_the_run_gets_the_folder_from_its_command_and_says_that_it_was_stopped(t
     command = [sys.executable, "-c", code, str(out)]
     with pytest.raises(RunStopped, match=r"SIGTERM: stopped after step 3\."):
         train("srpo_tiny", out=out, checks=False, console=Console(quiet=True), command=command, timeout=60)
+
+
+@pytest.fixture
+def dumps(tmp_path, monkeypatch):
+    """dumps(config, *overrides): where a run in tmp_path/run would dump, as the command says that it starts."""
+
+    def of(config, *overrides):
+        (tmp_path / "mine.yaml").write_text(config)
+        seen = []
+        monkeypatch.setattr(
+            run, "verl_command", lambda name, settings, words: seen.append((settings, words)) or ["true"]
+        )
+        quiet = Console(quiet=True)
+        train(f"{tmp_path}/mine", overrides, out=tmp_path / "run", checks=False, console=quiet, fresh=True, timeout=60)
+        (settings, words), *_ = seen
+        started = compose_config(f"{tmp_path}/mine", [*(f"{key}={value}" for key, value in settings.items()), *words])
+        return {key: OmegaConf.select(started, key) for key in DUMPS}
+
+    return of
+
+
+def test_a_run_dumps_into_its_own_folder(dumps, tmp_path):
+    """Two runs of the tiny config share `tiny.folder`, and of any config the working folder."""
+    tiny = dumps("defaults: [srpo_tiny, _self_]", f"tiny.folder={tmp_path}/tiny")
+    out = tmp_path / "run"
+    assert tiny == {
+        "trainer.rollout_data_dir": f"{out}/rollouts",
+        "trainer.validation_data_dir": None,
+        "srpo.dump_dir": f"{out}/teacher_prompts",
+        "srpo.inspect_dir": None,
+    }
+    mine = "defaults: [srpo, _self_]\ntrainer: {rollout_data_dir: r, validation_data_dir: /v}\nsrpo: {inspect_dir: i}"
+    assert dumps(mine, "srpo.dump_dir=typed") == {
+        "trainer.rollout_data_dir": f"{out}/rollouts",
+        "trainer.validation_data_dir": "/v",
+        "srpo.dump_dir": "typed",
+        "srpo.inspect_dir": f"{out}/inspect",
+    }
+    assert dumps(mine, "trainer.rollout_data_dir=null")["trainer.rollout_data_dir"] is None
 
 
 def test_folders_that_are_no_run(tmp_path):

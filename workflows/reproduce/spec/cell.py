@@ -14,7 +14,7 @@ from srpo_verl.training.durable.checkpoint_store import newest
 from workflows.reproduce.spec.checks import rejection
 from workflows.reproduce.spec.grid import Benchmark, Budget, Grid, Method, Model
 from workflows.reproduce.spec.site import Site
-from workflows.run_reader import Record, read_records
+from workflows.run_reader import DUMPS, Record, read_records
 from workflows.training_clock import training_clock
 from workflows.verl_run import hydra_value
 
@@ -119,12 +119,14 @@ class Cell:
             "trainer.experiment_name": self.name,
             "trainer.default_local_dir": self.folder,
             "hydra.run.dir": self.folder / "hydra",
-            "srpo.dump_dir": self.folder / "teacher_prompts",
             "trainer.nnodes": site.nodes,
             "trainer.n_gpus_per_node": site.gpus_per_node,
             "trainer.resume_mode": "auto",
             "trainer.total_epochs": EPOCHS,
         }
+        arguments = self.config_arguments(site)
+        if "srpo.dump_dir=null" not in arguments:
+            settings["srpo.dump_dir"] = self.folder / DUMPS["srpo.dump_dir"]
         if self.budget.last_step is not None:
             settings["trainer.total_training_steps"] = self.budget.last_step
         if self._goes_on_where_it_was_logged():
@@ -134,7 +136,7 @@ class Cell:
             "-m",
             "verl.trainer.main_ppo",
             f"--config-name={self.method.config_name}",
-            *self.config_arguments(site),
+            *arguments,
             *(f"{key}={hydra_value(value)}" for key, value in settings.items()),
         ]
 
