@@ -69,6 +69,26 @@ def test_one_row_with_a_bad_gold_answer_says_nothing_of_the_grader(checked):
 
 def test_rows_without_a_source_or_gold_are_the_preflights_to_say(checked):
     assert checked(row(""), row("gsm8k", gold=None), row("gsm8k", gold="1"))[0].status is Status.OK
+    assert checked(row("gsm8k", gold=None), row("", gold="1")) == []
+
+
+def test_the_first_rows_of_each_source_wherever_they_are(checked, sums):
+    asked = []
+
+    @reward_fns.register("late")
+    def grade(solution, ground_truth, extra_info):
+        asked.append((ground_truth, extra_info["place"]))
+        raise ValueError("never")
+
+    try:
+        others = [row("gsm8k", extra_info={"place": 0})] * 40
+        late = [row("late", gold=str(n), extra_info={"place": n}) for n in range(5)]
+        _, found = checked(*others, *late, *others)
+    finally:
+        reward_fns.registry.unregister("late")
+    assert "10 rows" in found.found
+    assert "ValueError: never" in found.found
+    assert list(dict.fromkeys(asked)) == [("0", 0), ("1", 1), ("2", 2)]
 
 
 @pytest.mark.parametrize(
