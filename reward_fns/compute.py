@@ -43,6 +43,7 @@ def compute_score(
     extras = registry.extra_keys()
     if not isinstance(solution_str, str):
         raise TypeError(f"solution_str must be text, not {type(solution_str).__name__}")
+    data_source = str(data_source)  # of verl's batch it comes as numpy's
     arguments = (grader, data_source, ground_truth, dict(extra_info or {}), options)
     try:
         result = make_result(_call(solution_str, *arguments), extras)
