@@ -15,7 +15,9 @@ _REPEATED = re.compile(r" ?\[repeated \d+x across cluster\].*$")
 _EXCEPTION = re.compile(r"(?P<type>[A-Za-z_][\w.]*)(?:\(\w+\))?(?:: (?P<message>.*))?")
 _NAMED_EXCEPTION = re.compile(r"(Error|Exception|Exit|Interrupt|Timeout|Warning|Refused|Failed|Invalid)$")
 _FRAME = re.compile(r'\s+File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<function>.+)')
-_REFUSAL = re.compile(r"srpo: (?!warning: |differs )(?P<sentence>.+)")
+# What our own lines say of a run that goes on; all others say why it ends.
+TOLD = ("warning: ", "note: ", "differs ", "variant ", "reward ")
+_REFUSAL = re.compile(rf"srpo: (?!{'|'.join(TOLD)})(?P<sentence>.+)")
 _OF_RAY = re.compile(r"ray\.exceptions\.|ray::|RayTaskError|RayActorError")
 
 

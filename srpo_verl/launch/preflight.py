@@ -34,7 +34,7 @@ class Preflight(Callback):
         """Before Hydra saves the config and copies it for verl's `main`: the only moment to change it."""
         _refuse(secrets(config))
         if chosen := hardware.choose_attention(config):
-            print(f"srpo: {chosen}", file=sys.stderr)
+            print(f"srpo: note: {chosen}", file=sys.stderr)
         run_start.draw_token(config)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
@@ -83,7 +83,7 @@ class Preflight(Callback):
             print(f"srpo: warning: {note}", file=sys.stderr)
         _refuse(plan.problems)
         if plan.finished:
-            print(f"srpo: {plan.finished}", file=sys.stderr)
+            print(f"srpo: note: {plan.finished}", file=sys.stderr)
             raise SystemExit(0)
 
 

@@ -16,5 +16,7 @@ def remove_leftovers() -> list[Path]:
     removed = [path for pattern in _LEFTOVERS for path in remove_orphans(pattern)]
     if removed:
         names = ", ".join(path.name for path in removed[:3]) + (" ..." if len(removed) > 3 else "")
-        print(f"srpo: removed {len(removed)} leftovers of runs that are dead: {names}", file=sys.stderr, flush=True)
+        print(
+            f"srpo: note: removed {len(removed)} leftovers of runs that are dead: {names}", file=sys.stderr, flush=True
+        )
     return removed

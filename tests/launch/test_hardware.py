@@ -172,7 +172,7 @@ def test_verls_main_gets_what_was_chosen(tmp_path):
     command = [sys.executable, tmp_path / "program.py", f"hydra.run.dir={tmp_path}/run"]
     result = subprocess.run(command, capture_output=True, text=True, timeout=200)
     assert "main got {'attn_implementation': 'sdpa'}" in result.stdout, result.stderr[-2000:]
-    assert "srpo: flash-attn is not installed" in result.stderr
+    assert "srpo: note: flash-attn is not installed" in result.stderr
 
 
 def test_the_price_of_sdpa_is_said_in_bytes(distributions):

@@ -1,8 +1,9 @@
 """The reason of a failure is found among the noise."""
 
+import ast
 from pathlib import Path
 
-from workflows.run_errors import explain, find_exceptions
+from workflows.run_errors import TOLD, explain, find_exceptions
 
 FAILED = Path(__file__).with_name("failed_run.log")
 
@@ -39,6 +40,35 @@ def test_refusals_of_the_configuration_come_first_and_warnings_are_not_refusals(
     log = f"srpo: warning: minor\n{differs}\nsrpo: rollout.n=1: set it to 8\n"
     assert explain(log) == "rollout.n=1: set it to 8"
     assert "warning" in explain("srpo: warning: minor\n")
+
+
+def test_what_a_run_tells_of_itself_is_no_reason_to_fail():
+    told = "".join(f"srpo: {beginning}of it\n" for beginning in TOLD)
+    log = f"{told}(WorkerDict pid=3) srpo: note: passes over logits: plain\n{FAILED.read_text()}"
+    assert explain(log) == explain(FAILED.read_text())
+
+
+def test_every_line_that_is_not_told_in_passing_says_why_a_run_ends():
+    """A new line of ours is a note, unless the run ends with it: else it would hide the reason of every failure."""
+    ends = {
+        ("driver_watch", "_say"),
+        ("preflight", "_refuse"),
+        ("run_lease", "look"),
+        ("run_start", "_lost"),
+        ("run_start", "_passed_on"),
+        ("srpo_command", "_end_if"),
+    }
+    found = set()
+    for path in (FAILED.parents[2] / "srpo_verl").rglob("*.py"):
+        for function in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(function, ast.FunctionDef):
+                continue
+            for call in ast.walk(function):
+                if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "print":
+                    text = ast.unparse(call.args[0]).lstrip("f").strip("'\"") if call.args else ""
+                    if text.startswith("srpo: ") and not text.removeprefix("srpo: ").startswith(TOLD):
+                        found.add((path.stem, function.name))
+    assert found == ends
 
 
 def test_without_any_exception_the_last_lines():

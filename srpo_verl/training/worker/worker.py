@@ -78,7 +78,7 @@ class SRPOWorker(ActorRolloutRefWorker):
         self.srpo = settings(self.config.srpo)
         chosen = choose_kernels(self.srpo.kernels)
         if self.rank == 0:
-            print(f"srpo: passes over logits: {chosen}")
+            print(f"srpo: note: passes over logits: {chosen}")
         name_socket(self.rollout, self.config.rollout.name)
         remove_leftovers()  # on every node, here for the first time
         if self.actor is None or not self.srpo.distils:
