@@ -14,7 +14,7 @@ from srpo_verl.config import settings
 from srpo_verl.training.fields import LOSS_DIVERGENCE, jagged
 from srpo_verl.training.step import look_at_step, loss_divergence
 from srpo_verl.training.step import trainer as module
-from srpo_verl.training.step.first_verdicts import FirstVerdicts
+from srpo_verl.training.step.first_verdicts import FirstVerdicts, NoVerdictError
 from srpo_verl.training.step.routed_tokens import RoutedTokens
 from srpo_verl.training.step.step_signals import StepView, step_signals
 from srpo_verl.training.step.teacher_prompts import TeacherPromptBuilder
@@ -234,3 +234,11 @@ def test_a_loss_without_a_divergence_is_not_asked_for_one(advantages):
     assert data["divergence"] == "two_buckets"
     assert all("divergence" not in detail["signals"] for detail in data["details"])
     assert all(value is not None for value in data["details"][1]["signals"]["two_bucket_divergence"])
+
+
+def test_a_validation_without_a_verdict_ends_the_run():
+    trainer = object.__new__(SRPOTrainer)
+    trainer.first_verdicts = FirstVerdicts(settings({}))
+    infos = {"reward": [0.0, 0.0], "infra_error": [1.0, 1.0], "error": ["no sandbox"] * 2}
+    with pytest.raises(NoVerdictError, match=r"data source sums .*: no sandbox"):
+        trainer._val_metrics_update(["sums", "sums"], ["a", "b"], infos, [1, 1])
