@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from importlib import metadata
+from importlib.metadata import entry_points
 from importlib.util import find_spec
 
 from omegaconf import DictConfig
@@ -31,7 +31,7 @@ def reward_sources(config: DictConfig) -> dict[str, str]:
             found[f"{path}:{name}"] = _of_module(module)
     else:
         found[f"{path}:{name}"] = f"sha256 {sources_digest(str(path).removeprefix('file://'), package=False)}"
-    for point in metadata.entry_points(group=GROUP) if module == "reward_fns" else ():
+    for point in entry_points(group=GROUP) if module == "reward_fns" else ():
         package = f"{point.dist.name} {point.dist.version}, " if point.dist else ""
         found[point.module] = f"{package}{_of_module(point.module)}"
     return dict(sorted(found.items()))

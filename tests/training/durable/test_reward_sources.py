@@ -4,6 +4,7 @@ from importlib.metadata import EntryPoint
 
 import pytest
 
+from reward_fns import registry
 from srpo_verl.training.durable import reward_sources as module
 from srpo_verl.training.durable.reward_sources import reward_sources
 from tests.compose import compose
@@ -17,7 +18,7 @@ def package(tmp_path, monkeypatch):
     (tmp_path / "my_graders.py").write_text("one = 1\n")
     monkeypatch.syspath_prepend(tmp_path)
     points = [EntryPoint("mine", "my_graders", module.GROUP)]
-    monkeypatch.setattr(module.metadata, "entry_points", lambda group: points if group == module.GROUP else [])
+    monkeypatch.setattr(module, "entry_points", lambda group: points if group == module.GROUP else [])
     return tmp_path / "my_graders.py"
 
 
@@ -34,14 +35,20 @@ def test_a_function_of_ones_own_in_their_place(package, tmp_path):
     file.write_text("def compute_score(): ...\n")
     found = reward_sources(compose("srpo", [f"{PATH}={file}"]))
     assert list(found) == [f"{file}:compute_score"]
-    assert found == {key.removeprefix("file://"): value for key, value in found.items()}
+    with_scheme = reward_sources(compose("srpo", [f"{PATH}=file://{file}"]))
+    assert list(with_scheme.values()) == list(found.values())
     by_module = reward_sources(compose("srpo", [f"{PATH}=pkg://my_graders"]))
     assert list(by_module) == ["pkg://my_graders:compute_score"]
-    assert by_module.values() != found.values()
+    assert list(by_module.values()) != list(found.values())
+
+
+def test_the_group_is_the_one_that_graders_are_found_by():
+    """Neither of the two packages may import the other."""
+    assert module.GROUP == registry.ENTRY_POINT_GROUP
 
 
 def test_our_own_and_missing_ones(monkeypatch):
-    monkeypatch.setattr(module.metadata, "entry_points", lambda group: [])
+    monkeypatch.setattr(module, "entry_points", lambda group: [])
     assert reward_sources(compose("srpo")) == {}
     assert reward_sources(compose("srpo_agent_tiny")) == {}
     assert reward_sources(compose("srpo", [f"{PATH}=null"])) == {}
