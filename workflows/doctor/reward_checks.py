@@ -56,7 +56,7 @@ def check_reward(config: DictConfig) -> Iterator[Check]:
 
 def _problem(reward: Callable[..., Any], source: str, rows: _Source) -> str:
     """Why the first rows get no verdict; "" if one of them does."""
-    problem = ""
+    why = ""
     for row in rows.first:
         try:
             result = reward(
@@ -66,12 +66,12 @@ def _problem(reward: Callable[..., Any], source: str, rows: _Source) -> str:
                 extra_info={**(row.get("extra_info") or {}), **_ROLLOUT},
             )
         except Exception as error:  # noqa: BLE001 - a user's function may raise anything; it is what is looked for
-            problem = f"the answer {_ANSWER!r} to its row gets no verdict: {type(error).__name__}: {error}"
+            why = f"{type(error).__name__}: {error}"
             continue
         if not isinstance(result, dict) or not result.get("infra_error"):
             return ""
-        problem = f"the answer {_ANSWER!r} to its row gets no verdict: {result.get('error') or 'no reason is given'}"
-    return problem
+        why = str(result.get("error") or "no reason is given")
+    return f"the answer {_ANSWER!r} to its row gets no verdict: {why}"
 
 
 def _grader(named: DictConfig, source: str) -> str:
