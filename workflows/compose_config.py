@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
@@ -15,6 +16,8 @@ from omegaconf.errors import OmegaConfBaseException
 from workflows.unknown_key import sentence, unknown_key
 
 VERL_CONFIGS = "verl.trainer.config"
+# Hydra has one state for the whole process.
+_COMPOSING = threading.Lock()
 
 
 class ConfigError(ValueError):
@@ -45,7 +48,7 @@ def compose_config(name: str, overrides: Sequence[str] = (), *, resolve: bool = 
     # A folder of one's own stands where verl's configs are otherwise: these are looked for behind it.
     search = [f"hydra.searchpath=[pkg://{VERL_CONFIGS}]"] if folder else []
     try:
-        with place(folder or VERL_CONFIGS, version_base=None):
+        with _COMPOSING, place(folder or VERL_CONFIGS, version_base=None):
             config = _composed(name, search, overrides)
         if resolve:
             OmegaConf.resolve(config)

@@ -46,13 +46,23 @@ class Summary:
         path.write_text(json.dumps({**asdict(self), "points_gained": self.points_gained}, indent=2) + "\n")
 
 
-def summarise(outcome: RunOutcome, *, config_name: str, seed: int, build_seconds: float = 0.0) -> Summary:
-    """The summary of a run that ended well."""
-    records = outcome.records
+def summarise(
+    outcome: RunOutcome,
+    *,
+    config_name: str,
+    seed: int,
+    build_seconds: float = 0.0,
+    records: Sequence[Record] | None = None,
+) -> Summary:
+    """The summary of a run that ended well.
+
+    `records` are those of all its starts, where `outcome` is of the last one; seconds and memory are of `outcome`.
+    """
+    records = outcome.records if records is None else records
     before, after = _held_out_ends(records)
     routed = [value for _, value in series(records, "srpo/routed_share")]
     stages = {"building model and data": build_seconds} if build_seconds else {}
-    stages |= _split_training(outcome.stage_seconds, records)
+    stages |= _split_training(outcome.stage_seconds, outcome.records)
     return Summary(
         config_name=config_name,
         seed=seed,

@@ -37,6 +37,15 @@ def test_checkpoints_are_named_only_where_there_are_some(tmp_path):
     assert places(files)["checkpoints"] == tmp_path
 
 
+def test_the_stages_of_a_resumed_run_are_those_of_its_last_start():
+    earlier = [Record(n, {"timing_s/step": 5.0, "timing_s/testing": 20.0}) for n in (1, 2)]
+    last = [Record(3, {"timing_s/step": 5.0, "timing_s/testing": 3.0})]
+    outcome = RunOutcome(last, {TRAINING: 9.0})
+    found = summarise(outcome, config_name="srpo_tiny", seed=1, records=[*earlier, *last])
+    assert found.stage_seconds == {TRAINING: 6.0, VALIDATING: 3.0}
+    assert found.steps == 3
+
+
 def test_a_validation_is_again_only_after_a_first_one():
     first = summary(5.0, testing=3.0, stages={VALIDATING: 4.0, TRAINING: 9.0}).stage_seconds
     assert first == {VALIDATING: 4.0, TRAINING: 6.0, "validating again": 3.0}

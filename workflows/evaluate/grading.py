@@ -26,7 +26,8 @@ def load_reward(path: str, name: str = "compute_score", kwargs: Mapping[str, Any
         function: Any = load_extern_object(path, name)
     except (ImportError, AttributeError, FileNotFoundError, RuntimeError) as error:
         module = path.removeprefix("pkg://").replace("/", ".")
-        raise ValueError(f"--reward {path}: {name} cannot be imported ({error}){how_to_find(module, error)}") from error
+        why = f"({error}){how_to_find(module, error)}"
+        raise ValueError(f"the reward {name} of {path} cannot be imported {why}") from error
     extra = dict(kwargs or {})
     if inspect.iscoroutinefunction(function):
         return lambda **arguments: asyncio.run(function(**arguments, **extra))

@@ -58,8 +58,9 @@ class Settings:
     max_response: int
     max_teacher_prompt: int
     max_model_len: int
-    # Of an adapter that is trained in place of the weights; 0 without.
+    # Parameters and rank of an adapter that is trained in place of the weights; 0 without.
     adapter: int
+    adapter_rank: int
     # Whether the teacher is the actor's model, with another adapter or none.
     teacher_in_actor: bool
     teacher_weights: bool
@@ -100,7 +101,8 @@ class Settings:
     @property
     def even_shards(self) -> bool:
         """Whether each rank has as many rows of every matrix; a run with `param_offload` is refused otherwise."""
-        return all(rows % self.shards == 0 for _, rows, _ in self.shape.matrices)
+        rows = [rows for _, rows, _ in self.shape.matrices]
+        return all(number % self.shards == 0 for number in (*rows, self.adapter_rank))
 
     @property
     def rollouts(self) -> int:
@@ -174,6 +176,7 @@ def settings_of(config: DictConfig, *, shape: ModelShape | None = None, flash_at
         max_teacher_prompt=max_teacher_prompt,
         max_model_len=rollout.max_model_len or data.max_prompt_length + data.max_response_length,
         adapter=adapter,
+        adapter_rank=model.lora_rank if adapter else 0,
         teacher_in_actor=in_actor,
         teacher_weights=srpo.owns_teacher and not in_actor,
         teacher_bytes=_BYTES[srpo.teacher.dtype],

@@ -18,13 +18,14 @@ from srpo_verl.base.lease import TOKEN, TRAINING, FolderTakenError, Lease
 from srpo_verl.base.lease_files import StopRequest, ask_to_stop, newest_record, read_end
 from srpo_verl.config.planned_steps import planned_steps
 from workflows.compose_config import compose_config
+from workflows.metrics_log import Record
 from workflows.run_display import display
 from workflows.run_folder import SUMMARY
 from workflows.run_reader import read_run
 from workflows.run_summary import Summary, show, summarise
 from workflows.train.checks import ChecksFailedError, check
 from workflows.train.folder import TrainFiles, claim_run, dump_settings, newest_checkpoint
-from workflows.verl_run import RunFailed, RunOutcome, hydra_value, run_environment, verl_command, watch
+from workflows.verl_run import RunFailed, hydra_value, run_environment, verl_command, watch
 
 __all__ = ["ChecksFailedError", "FolderTakenError", "RunFailed", "RunStopped", "train"]
 
@@ -120,7 +121,10 @@ def train(
         # With a Ray of its own, no process of the run is left.
         lease.release(how, heirs=env.get("RAY_ADDRESS") == "local")
     summary = summarise(
-        _over_all_starts(files, outcome), config_name=config_name, seed=int(config.data.get("seed") or 0)
+        outcome,
+        config_name=config_name,
+        seed=int(config.data.get("seed") or 0),
+        records=_of_all_starts(files) or outcome.records,
     )
     show(summary, files, console)
     summary.save(folder / SUMMARY)
@@ -173,12 +177,11 @@ def environment(
     return {**made, "RAY_ADDRESS": given["RAY_ADDRESS"]} if "RAY_ADDRESS" in given else made
 
 
-def _over_all_starts(files: TrainFiles, outcome: RunOutcome) -> RunOutcome:
+def _of_all_starts(files: TrainFiles) -> list[Record]:
     try:
-        records = read_run(files.folder).records or outcome.records
+        return read_run(files.folder).records
     except FileNotFoundError:
-        records = outcome.records
-    return RunOutcome(records, outcome.stage_seconds, outcome.total_seconds, outcome.peak_memory_bytes)
+        return []
 
 
 def _hint(files: TrainFiles) -> str:

@@ -97,7 +97,7 @@ def test_the_first_rows_of_each_source_wherever_they_are(checked, sums):
         ("def compute_score(data_source, solution_str, ground_truth, extra_info): return 0.0", Status.OK, ""),
         ("async def compute_score(**arguments): return {'score': 0.0}", Status.OK, ""),
         ("def compute_score(extra_info, **arguments): return extra_info['level']", Status.WARN, "KeyError: 'level'"),
-        ("def other(): ...", Status.FAIL, "cannot be imported"),
+        ("def other(): ...", Status.FAIL, "custom_reward_function: the reward compute_score of "),
     ],
 )
 def test_a_function_of_ones_own(checked, tmp_path, code, status, says):

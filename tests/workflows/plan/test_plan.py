@@ -53,6 +53,12 @@ def test_offloading_that_a_run_would_refuse_is_not_advised():
     assert not any("param_offload" in key for change in uneven for key in change.overrides)
 
 
+@pytest.mark.parametrize(("rank", "even"), [(32, True), (12, False)])
+def test_the_rows_of_an_adapter_are_shared_too(rank, even):
+    adapter = [f"actor_rollout_ref.model.lora_rank={rank}", "trainer.n_gpus_per_node=8"]
+    assert settings_of(compose_config("srpo_lora", adapter)).even_shards is even
+
+
 def test_the_advised_budget_is_the_largest_that_fits():
     key = "actor_rollout_ref.actor.ppo_max_token_len_per_gpu"
     (change,) = [item for item in advise(plan(f"{key}=131072")) if item.overrides[0].startswith(key)]

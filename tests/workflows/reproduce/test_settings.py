@@ -1,5 +1,7 @@
 """Grid and site files: what is refused, and in which words."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import yaml
 
@@ -112,6 +114,24 @@ def test_a_cell_dumps_teacher_prompts_into_its_folder_unless_the_grid_says_none(
     assert f"srpo.dump_dir={cell.folder}/teacher_prompts" in cell.command(site)
     none = cells(read(tmp_path, {**GRID, "overrides": ["srpo.dump_dir=null"]}), site.runs)[0].command(site)
     assert [word for word in none if word.startswith("srpo.dump_dir=")] == ["srpo.dump_dir=null"]
+
+
+def test_cells_that_dump_rollouts_do_not_share_a_place(tmp_path):
+    site = read(tmp_path, SITE, Site)
+    grid = read(tmp_path, {**GRID, "overrides": ["trainer.rollout_data_dir=/shared/rollouts"]})
+    for cell in cells(grid, site.runs):
+        command = cell.command(site)
+        places = [word for word in command if word.startswith("trainer.rollout_data_dir=")]
+        assert places[-1] == f"trainer.rollout_data_dir={cell.folder}/rollouts"
+        assert not any(word.startswith("trainer.validation_data_dir=") for word in command)
+
+
+def test_commands_of_cells_that_start_at_once(tmp_path):
+    site = read(tmp_path, {**SITE, "overrides": ["trainer.test_freq=11"]}, Site)
+    grid = read(tmp_path, {**GRID, "overrides": ["trainer.save_freq=13"]})
+    with ThreadPoolExecutor(4) as threads:
+        commands = list(threads.map(lambda cell: cell.command(site), cells(grid, site.runs)))
+    assert len(commands) == len({tuple(command) for command in commands}) == 6
 
 
 def test_the_spec_is_of_the_grid_alone(tmp_path):

@@ -6,11 +6,14 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
+from omegaconf import OmegaConf
+
 from srpo_verl.training.durable.checkpoint_store import newest
+from workflows.compose_config import compose_config
 from workflows.reproduce.spec.checks import rejection
 from workflows.reproduce.spec.grid import Benchmark, Budget, Grid, Method, Model
 from workflows.reproduce.spec.site import Site
@@ -125,8 +128,9 @@ class Cell:
             "trainer.total_epochs": EPOCHS,
         }
         arguments = self.config_arguments(site)
-        if "srpo.dump_dir=null" not in arguments:
-            settings["srpo.dump_dir"] = self.folder / DUMPS["srpo.dump_dir"]
+        # Two cells that dump into one place would overwrite each other's steps.
+        for key in _dumped(self.method.config_name, tuple(arguments)):
+            settings[key] = self.folder / DUMPS[key]
         if self.budget.last_step is not None:
             settings["trainer.total_training_steps"] = self.budget.last_step
         if self._goes_on_where_it_was_logged():
@@ -159,6 +163,14 @@ def cells(grid: Grid, runs: Path) -> list[Cell]:
         for method in grid.methods
         if not method.models or model.name in method.models
     ]
+
+
+@cache
+def _dumped(config_name: str, arguments: tuple[str, ...]) -> list[str]:
+    """Keys of what a cell dumps: what its config does, and teacher prompts unless they are turned off."""
+    config = compose_config(config_name, arguments, resolve=False)
+    on = {key for key in DUMPS if OmegaConf.select(config, key)}
+    return sorted(on if "srpo.dump_dir=null" in arguments else {*on, "srpo.dump_dir"})
 
 
 def select(all_cells: Sequence[Cell], patterns: Sequence[str]) -> list[Cell]:
