@@ -53,7 +53,7 @@ def compute_score(
     except GraderUnavailable as error:
         _complain(data_source, error)
         result = _undecided(error, extras)
-    except (Exception, SystemExit) as error:  # a defect of the grader or of the row, or a completion that provokes one
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - a defect of grader or row, or a completion that provokes it
         _complain(data_source, error, trace=not isinstance(error, BadGroundTruth | TimedOut))
         infra = isinstance(error, BadGroundTruth) or not _grades_a_plain_one(extras, *arguments)
         wrong = {"score": 0, "format_ok": 0, "timed_out": isinstance(error, TimedOut)}
@@ -75,7 +75,7 @@ def _grades_a_plain_one(extras: dict[str, float], *arguments: Any) -> bool:
     try:
         for solution in ("", "0"):
             make_result(_call(solution, *arguments), extras)
-    except (Exception, SystemExit):  # whatever it is, it does not need the completion
+    except (Exception, SystemExit):  # noqa: BLE001 - whatever it is, it does not need the completion
         return False
     return True
 

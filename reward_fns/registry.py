@@ -97,7 +97,7 @@ def register(
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         if _returns_later(function):
             raise TypeError(
-                f"{function.__qualname__} is asynchronous or a generator, and a grader returns its verdict: use def and "
+                f"{function.__qualname__} is asynchronous or a generator, and a grader returns a verdict: use def and "
                 "return (asyncio.run inside it runs a coroutine)"
             )
         if deadline is not None and ("<" in function.__qualname__ or function.__module__ == "__main__"):

@@ -8,6 +8,7 @@ source has the same keys. All of them are floats (they are averaged into metrics
 from __future__ import annotations
 
 import math
+import reprlib
 from numbers import Real
 from typing import Any
 
@@ -72,7 +73,7 @@ def make_result(value: Any, extras: dict[str, float] | None = None) -> dict[str,
     if isinstance(value, Real):
         value = {"score": value}
     if not isinstance(value, dict) or "score" not in value:
-        raise TypeError(f"a grader must return a number or a dict with 'score', not {type(value).__name__}")
+        raise TypeError(f"a grader must return a number or a dict with 'score', not {reprlib.repr(value)}")
     result = {**DEFAULTS, "format_ok": 1.0, **(extras or {})}
     unknown = [key for key in value if key not in result]
     if unknown:

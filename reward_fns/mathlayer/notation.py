@@ -9,10 +9,11 @@ from __future__ import annotations
 import re
 from unicodedata import normalize
 
-_GREEK = """
+_GREEK_LIST = """
     alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi omicron pi rho sigma sigma tau upsilon phi
     chi psi omega
-""".split()
+"""
+_GREEK = _GREEK_LIST.split()
 _GREEK_CAPITALS = frozenset({"gamma", "delta", "theta", "lambda", "xi", "pi", "sigma", "phi", "psi", "omega"})
 _FRACTIONS = [chr(code) for code in (*range(0xBC, 0xBF), *range(0x2150, 0x215F))]
 _CHARACTERS = str.maketrans(

@@ -23,7 +23,8 @@ _ALIASES = {
     "milliliter": "ml", "millilitre": "ml", "dollar": "usd", "buck": "usd", "\u7f8e\u5143": "usd", "cent": "cent",
     "deg": "degree", "\u5ea6": "degree", "percentage": "percent", "mph": "mi/h", "kph": "km/h", "sq": "square",
     "euro": "eur", "gbp": "lb", "yen": "yuan", "rmb": "yuan", "cny": "yuan", "jpy": "yuan", "\u5143": "yuan",
-    "rupee": "\u20b9", "people": "person", "men": "man", "women": "woman", "children": "child", "days": "day", "units": "unit",
+    "rupee": "\u20b9",
+    "people": "person", "men": "man", "women": "woman", "children": "child", "days": "day", "units": "unit",
 }  # fmt: skip
 _LETTERS = frozenset("mgshlLNJWVAKCFT")  # units of one letter, where they are marked as text
 _SHORT_LIST = """

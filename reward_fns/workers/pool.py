@@ -56,7 +56,10 @@ class WorkerPool:
         self.replaced = 0
 
     def call(self, target: str, args: list[Any], kwargs: dict[str, Any] | None = None, *, deadline: float) -> Any:
-        """Run ``module:function`` on JSON arguments (numpy's become lists and numbers); queueing does not count towards ``deadline`` (CPU seconds)."""
+        """Run ``module:function`` on JSON arguments; queueing does not count towards ``deadline`` (CPU seconds).
+
+        Arrays and scalars of numpy become lists and numbers.
+        """
         request: dict[str, Any] = {"target": target, "args": args, "kwargs": kwargs or {}, "deadline": deadline}
         request["wall"] = deadline * WALL_FACTOR
         line = json.dumps(request, default=plain).encode() + b"\n"

@@ -76,7 +76,7 @@ def of_reward(reward: Callable[..., Any]) -> Grader:
             )
         except (BadSettings, registry.UnknownDataSource):
             raise
-        except (Exception, SystemExit) as error:  # a run would end with it
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - a run would end with it
             return Verdict(None, reason=f"no verdict: the function raises {type(error).__name__}: {error}")
         found: Mapping[str, Any] = result if isinstance(result, Mapping) else {"score": result}
         pred = str(found.get("pred") or "")
