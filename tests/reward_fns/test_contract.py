@@ -108,7 +108,7 @@ def test_a_grader_that_cannot_decide_is_an_infra_error_not_a_wrong_answer(source
     "returned",
     [None, (1.0, "x"), [1.0], "1", {"acc": 1}, {"score": None}, {"score": "good"}, {"score": 1, "surprise": 2},
      float("nan"), {"score": float("inf")}, 10**400, 1j],
-    ids=repr,
+    ids=lambda value: repr(value)[:30],
 )  # fmt: skip
 def test_what_is_no_verdict_on_any_completion_is_an_infra_error(source, returned):
     reward_fns.register(source)(lambda *_: returned)
