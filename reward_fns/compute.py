@@ -10,6 +10,7 @@ from typing import Any
 from reward_fns import registry
 from reward_fns.options import Options, parse_options, warn_ignored
 from reward_fns.result import BadGroundTruth, BadSettings, GraderUnavailable, make_result
+from reward_fns.workers.pool import TimedOut, call_in_worker
 
 logger = logging.getLogger(__name__)
 _complaints: Counter[str] = Counter()
@@ -51,28 +52,30 @@ def compute_score(
         raise
     except GraderUnavailable as error:
         _complain(data_source, error)
-        result = _undecided(error, extras) | {"timed_out": float(error.timed_out)}
-    except Exception as error:  # noqa: BLE001 - a defect of the grader or of the row, or a completion that provokes one
-        _complain(data_source, error, trace=not isinstance(error, BadGroundTruth))
-        infra = isinstance(error, BadGroundTruth) or not _grades_a_plain_one(*arguments)
-        result = _undecided(error, extras) if infra else make_result({"score": 0, "format_ok": 0}, extras)
+        result = _undecided(error, extras)
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - a defect of grader or row, or a completion that provokes it
+        _complain(data_source, error, trace=not isinstance(error, BadGroundTruth | TimedOut))
+        infra = isinstance(error, BadGroundTruth) or not _grades_a_plain_one(extras, *arguments)
+        wrong = {"score": 0, "format_ok": 0, "timed_out": isinstance(error, TimedOut)}
+        result = _undecided(error, extras) if infra else make_result(wrong, extras)
     if not options.feedback:
         result["feedback"] = ""
     result["grade_seconds"] = time.perf_counter() - start
     return result
 
 
-def _undecided(error: Exception, extras: dict[str, float]) -> dict[str, Any]:
+def _undecided(error: BaseException, extras: dict[str, float]) -> dict[str, Any]:
     said = f"{type(error).__name__}: {error}"
-    return make_result({"score": 0, "format_ok": 0, "infra_error": 1, "error": said}, extras)
+    late = error.timed_out if isinstance(error, GraderUnavailable) else isinstance(error, TimedOut)
+    return make_result({"score": 0, "format_ok": 0, "infra_error": 1, "error": said, "timed_out": late}, extras)
 
 
-def _grades_a_plain_one(grader: registry.Grader, *arguments: Any) -> bool:
-    """Whether the grader copes with plain completions for the same row: then the one it failed on is to blame."""
+def _grades_a_plain_one(extras: dict[str, float], *arguments: Any) -> bool:
+    """Whether the grader has verdicts on plain completions for the same row: then the one it failed on is to blame."""
     try:
         for solution in ("", "0"):
-            _call(solution, grader, *arguments)
-    except Exception:  # noqa: BLE001 - whatever it is, it does not need the completion
+            make_result(_call(solution, *arguments), extras)
+    except (Exception, SystemExit):  # noqa: BLE001 - whatever it is, it does not need the completion
         return False
     return True
 
@@ -91,8 +94,6 @@ def _call(
         return grader.load()(solution, ground_truth, {"data_source": source, **extra_info}, options)
     if grader.deadline is None:
         return grader.load()(solution, ground_truth, extra_info, **options.user)
-    from reward_fns.workers import call_in_worker
-
     function = grader.load()
     target = f"{function.__module__}:{function.__qualname__}"
     return call_in_worker(target, [solution, ground_truth, extra_info], options.user, deadline=grader.deadline)

@@ -47,7 +47,7 @@ def _choose(blocks: list[str], names: Collection[str]) -> str:
 
 def _blocks(text: str) -> Iterator[tuple[str, str]]:
     """The language and body of each closed block; one is closed by a fence of the same character, at least as long."""
-    opened = ""
+    opened = indent = ""
     language, body = "", []
     for line in text.split("\n"):
         fence = _fence(line)
@@ -57,13 +57,22 @@ def _blocks(text: str) -> Iterator[tuple[str, str]]:
         mark, info = fence
         if not opened:
             opened, language, body = mark, info, []
+            indent = line[: len(line) - len(line.lstrip())]
         elif mark[0] == opened[0] and len(mark) >= len(opened) and not info:
-            yield language, "\n".join(body).strip("\n")
+            yield language, "\n".join(_unindented(body, indent)).strip("\n")
             opened = ""
         elif info in _PYTHON and not language:  # a stray fence before the real one
             opened, language, body = mark, info, []
+            indent = line[: len(line) - len(line.lstrip())]
         else:
             body.append(line)
+
+
+def _unindented(body: list[str], indent: str) -> list[str]:
+    """The lines of a block without the indentation of its fence (as in a list), where all of them have it."""
+    if not all(line.startswith(indent) for line in body if line.strip()):
+        return body
+    return [line[len(indent) :] for line in body]
 
 
 def _fence(line: str) -> tuple[str, str] | None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import inspect
 import logging
 import threading
 from collections.abc import Callable
@@ -94,6 +95,11 @@ def register(
         raise TypeError('register needs data source names: @register("my_source")')
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        if _returns_later(function):
+            raise TypeError(
+                f"{function.__qualname__} is asynchronous or a generator, and a grader returns a verdict: use def and "
+                "return (asyncio.run inside it runs a coroutine)"
+            )
         if deadline is not None and ("<" in function.__qualname__ or function.__module__ == "__main__"):
             raise ValueError(
                 f"{function.__qualname__} cannot run under a deadline: its worker process imports it by name, so "
@@ -112,6 +118,11 @@ def register(
         return function
 
     return decorate
+
+
+def _returns_later(function: Callable[..., Any]) -> bool:
+    kinds = (inspect.iscoroutinefunction, inspect.isasyncgenfunction, inspect.isgeneratorfunction)
+    return any(is_kind(function) for is_kind in kinds)
 
 
 def unregister(*sources: str) -> None:

@@ -8,6 +8,8 @@ source has the same keys. All of them are floats (they are averaged into metrics
 from __future__ import annotations
 
 import math
+import reprlib
+from numbers import Real
 from typing import Any
 
 #: Every key of a result, with its neutral value and its meaning in docs/rewards.md.
@@ -52,16 +54,26 @@ def clean_text(text: str, limit: int = _MAX_TEXT) -> str:
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
+def plain(value: Any) -> Any:
+    """Numbers and lists for those of numpy or torch, as ``default`` of ``json.dumps``."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    raise TypeError(f"{type(value).__name__} is not JSON, which is how a grader with a deadline gets and gives values")
+
+
 def make_result(value: Any, extras: dict[str, float] | None = None) -> dict[str, Any]:
-    """The full result dictionary from what a grader returned: a bool, a number, or a dictionary with ``score``.
+    """The full result dictionary from what a grader returned: a bool, a number (also of numpy), or a dictionary with
+    ``score``.
 
     ``acc`` is 1 when ``score`` is at least 1 unless given, ``format_ok`` is 1 unless given. ``extras`` are the extra
     keys that graders declared at registration, with their neutral values.
     """
-    if isinstance(value, bool | int | float):
+    if getattr(value, "ndim", None) == 0:
+        value = plain(value)
+    if isinstance(value, Real):
         value = {"score": value}
     if not isinstance(value, dict) or "score" not in value:
-        raise TypeError(f"a grader must return a number or a dict with 'score', not {type(value).__name__}")
+        raise TypeError(f"a grader must return a number or a dict with 'score', not {reprlib.repr(value)}")
     result = {**DEFAULTS, "format_ok": 1.0, **(extras or {})}
     unknown = [key for key in value if key not in result]
     if unknown:
@@ -74,7 +86,7 @@ def make_result(value: Any, extras: dict[str, float] | None = None) -> dict[str,
         result["acc"] = float(result["score"]) >= 1.0
     for key, item in result.items():
         if key in _TEXT_KEYS:
-            result[key] = clean_text(str(item))
+            result[key] = clean_text("" if item is None else str(item))
             continue
         result[key] = float(item)
         if not math.isfinite(result[key]):

@@ -84,6 +84,8 @@ def _value(place: str, completions: list[Any], columns: dict[str, list[Any]]) ->
     values = function(completions=completions, **columns)
     if inspect.isawaitable(values):
         values = asyncio.run(_awaited(values))
+    if hasattr(values, "tolist"):  # an array or tensor
+        values = values.tolist()
     if not isinstance(values, Sequence) or len(values) != 1:
         raise TypeError(f"{place} must return a list with one number or None per completion, not {values!r}")
     return None if values[0] is None else float(values[0])

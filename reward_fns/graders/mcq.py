@@ -83,7 +83,7 @@ def _tags(text: str) -> list[tuple[int, int]]:
 
 def _hedges(gap: str) -> bool:
     """Whether the text between two answers says nothing that would take the first one back."""
-    return len(gap) <= _HEDGE and not set(re.findall(r"\w+", gap.lower())) - _JOINERS
+    return len(gap) <= _HEDGE and not set(re.findall(r"[^\W\d_]+", gap.lower())) - _JOINERS
 
 
 def _letter(text: str) -> str:

@@ -23,6 +23,8 @@ from reward_fns.strictjson import JSONProblem, decode_at, loads, same_json
 
 _ACTION = re.compile(r"^[ \t]{0,40}\*{0,2}Action:\*{0,2}[ \t]{0,40}(?P<name>\S[^\n]*)$", re.MULTILINE)
 _INPUT = re.compile(r"\s*\*{0,2}Action[ _]Input:\*{0,2}\s*(?:```(?:json)?\s*)?")
+_SECOND_INPUT = re.compile(r"^[ \t]{0,40}\*{0,2}Action[ _]Input:", re.MULTILINE)
+_SECOND_OBJECT = re.compile(r"[ \t]*(?:,|or\b)?[ \t]*\{")
 _OPTIONAL = "[Optional]"
 
 
@@ -87,6 +89,10 @@ def read_calls(solution: str) -> tuple[list[Call], str]:
             return calls, f"The Action Input of {name} is not valid JSON: {error}"
         if not isinstance(arguments, dict):
             return calls, f"The Action Input of {name} must be a JSON object."
+        following = _ACTION.search(text, position)
+        end = following.start() if following else len(text)
+        if _SECOND_OBJECT.match(text, position) or _SECOND_INPUT.search(text, position, end):
+            return calls, f"The call of {name} has two inputs; give it one."
         calls.append(Call(name, arguments))
     if not calls:
         return calls, "No call found: write 'Action: <tool>' and, on the next line, 'Action Input: <JSON object>'."

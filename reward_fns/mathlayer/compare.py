@@ -11,9 +11,10 @@ import re
 from reward_fns.mathlayer import symbolic
 from reward_fns.mathlayer.exact import read_number, same_number
 from reward_fns.mathlayer.notation import tidy
-from reward_fns.mathlayer.relations import same_reals, same_relation
+from reward_fns.mathlayer.relations import is_name, same_reals, same_relation
 from reward_fns.mathlayer.shapes import Shape, parse_shape
 
+_VARIABLE = re.compile(r"([A-Za-z])(?:_\{?(\d{1,2})\}?)?")
 _BASE = re.compile(r"\(?([0-9A-F]*\d[0-9A-F]*)\)?_\s?\{?(?:\\text\s?\{)?\s?(\d{1,2}|[a-z]{3,8})\s?\}*")
 
 _CHOICE = re.compile(r"(?:\\text\s?\{)?\s*\(?([A-F])\)[.:]?\s*\}?\s*((?:[-+\d$]|\\frac|\\sqrt).*)", re.DOTALL)
@@ -62,7 +63,7 @@ def same(gold: Shape, pred: Shape) -> bool:
     if gold.kind == "relation" or pred.kind == "relation":
         return same_relation(gold, pred, same)
     if "union" in (gold.kind, pred.kind) or (gold.text == "\\mathbb{R}") != (pred.text == "\\mathbb{R}"):
-        if gold.kind == pred.kind and _same_unordered(gold.items, pred.items):
+        if gold.kind == pred.kind == "union" and _same_unordered(gold.items, pred.items):
             return True
         return same_reals(gold, pred, same)
     if gold.kind in ("list", "set") or pred.kind in ("list", "set"):
@@ -93,6 +94,10 @@ def _in_order(gold: Shape, pred: Shape) -> bool:
 
 
 def _same_list(gold: Shape, pred: Shape) -> bool:
+    if gold.kind == "seq" and (values := _values_by_name(pred)):
+        return same(gold, values)
+    if pred.kind in ("seq", "list") and not _values_by_name(pred) and (values := _values_by_name(gold)):
+        return same(values, pred)
     if gold.kind == "set" and len(gold.items) == 1 and pred.kind != "set":
         return same(gold.items[0], pred)
     if pred.kind == "set" and len(pred.items) == 1 and gold.kind != "set":
@@ -107,7 +112,26 @@ def _same_list(gold: Shape, pred: Shape) -> bool:
         return same_reals(gold, pred, same)
     if gold.kind == pred.kind == "list" and same_reals(gold, pred, same):
         return True
-    return _same_unordered(gold.items or (gold,) * (gold.kind == "leaf"), pred.items or (pred,) * (pred.kind == "leaf"))
+    return _same_unordered(*(shape.items if shape.kind in ("list", "set") else (shape,) for shape in (gold, pred)))
+
+
+def _values_by_name(shape: Shape) -> Shape | None:
+    """``x = 1, y = 2`` as the pair of its values, None for anything else.
+
+    Names that follow each other in the alphabet, or differ in their index, give the order; others stand as written.
+    """
+    if shape.kind != "list" or shape.tag == "or" or any(item.tag != "=" for item in shape.items):
+        return None
+    pairs = {item.items[0].text.strip(): item.items[1] for item in shape.items}
+    if len(pairs) < len(shape.items) or not all(is_name(item.items[0]) for item in shape.items):
+        return None
+    names = [_VARIABLE.fullmatch(name) for name in pairs]
+    keys = [(name.group(1), int(name.group(2) or 0)) for name in names if name]
+    letters = sorted({ord(letter) for letter, _ in keys})
+    values = list(pairs.values())
+    if len(keys) == len(pairs) and letters == list(range(letters[0], letters[0] + len(letters))):
+        values = [values[place] for place in sorted(range(len(keys)), key=keys.__getitem__)]
+    return Shape("seq", shape.text, tuple(values), "()")
 
 
 def _same_unordered(gold: tuple[Shape, ...], pred: tuple[Shape, ...]) -> bool:

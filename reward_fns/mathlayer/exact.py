@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from reward_fns.mathlayer.notation import tidy
-from reward_fns.mathlayer.units import read_unit, same_unit
+from reward_fns.mathlayer.units import CURRENCIES, read_unit, same_unit
 
 MAX_NUMBER = 400  # characters; beyond this a "number" is not an answer
 
@@ -25,7 +25,8 @@ _FRAC = re.compile(
 _REPEATING = re.compile(r"([+-]?)(\d*)\.(\d*)\\overline\{(\d+)\}")
 _TAIL = re.compile(r"[\d})]\s*-?\s*(?=\\text|[A-Za-z\u4e00-\u9fff])")
 _DEGREE = re.compile(r"\s*\^\s?\\circ\s*(?:(?:\\text\s?\{)?\s*([CF])\s*\}?)?$")
-_CURRENCY = re.compile(r"^([+-]?)\s*(?:\\?\$|\u20ac|\u00a3|\u00a5|\uffe5)\s*")
+_SIGN = r"(?:US\s?)?\\?(\$)|([\u00a3\u00a5\uffe5\u20a0-\u20cf]|\\euro(?![a-z])|\\pounds(?![a-z]))"
+_CURRENCY = re.compile(rf"^([+-]?)\s*(?:{_SIGN})\s*|\s*(?:{_SIGN})$")
 
 
 @dataclass(frozen=True)
@@ -54,9 +55,11 @@ def read_number(text: str) -> Number | None:
         found = read_unit(text[tail.end() :]) if tail else None
         if tail and found:
             text, unit, scale, percent = text[: tail.start() + 1], found.name, found.scale, found.percent
-    text, currencies = _CURRENCY.subn(r"\1", text)
-    unit = unit or ("usd" if currencies else "")
-    text = re.sub(r"\\?\$$", "", text).strip()
+    currency = _CURRENCY.search(text)
+    if currency:
+        text = f"{currency.group(1) or ''}{text[: currency.start()]}{text[currency.end() :]}".strip()
+        sign = next(filter(None, currency.groups()[1:]))
+        unit = unit or CURRENCIES.get(sign, sign)
     if text.endswith("%"):
         percent, text = True, text.rstrip("%").rstrip("\\").strip()
     value, places = _value(text)

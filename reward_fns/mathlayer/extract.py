@@ -115,7 +115,7 @@ def _last_phrase(text: str) -> str:
 def last_boxes(text: str) -> str:
     r"""The content of the last ``\boxed{}``; with those joined to it, separated by commas.
 
-    "" when the last box is not closed.
+    "" when the last box is not closed; an empty one is none.
     """
     boxes: list[tuple[int, int, str]] = []
     for match in reversed(list(_BOX.finditer(text))):
@@ -123,6 +123,8 @@ def last_boxes(text: str) -> str:
         if read is None:
             break
         content, end = read
+        if not content.strip():  # such as in "give it as \\boxed{}"
+            continue
         if boxes and (end > boxes[-1][0] or not _joined(text, end, boxes[-1][0])):
             break
         boxes.append((match.start(), end, content.strip()))

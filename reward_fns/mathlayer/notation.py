@@ -7,7 +7,15 @@ while the same letter in a formula is a variable. All patterns are linear in the
 from __future__ import annotations
 
 import re
+from unicodedata import normalize
 
+_GREEK_LIST = """
+    alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi omicron pi rho sigma sigma tau upsilon phi
+    chi psi omega
+"""
+_GREEK = _GREEK_LIST.split()
+_GREEK_CAPITALS = frozenset({"gamma", "delta", "theta", "lambda", "xi", "pi", "sigma", "phi", "psi", "omega"})
+_FRACTIONS = [chr(code) for code in (*range(0xBC, 0xBF), *range(0x2150, 0x215F))]
 _CHARACTERS = str.maketrans(
     {
         "\u2212": "-", "\u2013": "-", "\u2014": "-", "\ufe63": "-", "\uff0d": "-", "\uff0b": "+", "\u2217": "*",
@@ -17,14 +25,19 @@ _CHARACTERS = str.maketrans(
         "\u00d7": r"\times ", "\u00b7": r"\cdot ", "\u00f7": "/", "\u2044": "/", "\u2215": "/", "\u221e": r"\infty ",
         "\u2264": r"\leq ", "\u2265": r"\geq ", "\u2a7d": r"\leq ", "\u2a7e": r"\geq ", "\u2260": r"\neq ",
         "\u2208": r"\in ", "\u222a": r"\cup ", "\u2229": r"\cap ", "\u2248": r"\approx ", "\u2205": r"\emptyset ",
-        "\u00b1": r"\pm ", "\u2213": r"\mp ", "\u03c0": r"\pi ", "\u03b1": r"\alpha ", "\u03b2": r"\beta ",
-        "\u03b3": r"\gamma ", "\u03b8": r"\theta ", "\u03bb": r"\lambda ", "\u03c9": r"\omega ",
-        "\u211d": r"\mathbb{R}",
-        "\u00b0": r"^\circ ", "\u00b2": "^2", "\u00b3": "^3", "\u00bd": r"\frac{1}{2}", "\u00bc": r"\frac{1}{4}",
-        "\u00be": r"\frac{3}{4}", "\u2713": "", "\u2705": "", "\u221a": r"\sqrt ",
+        "\u00b1": r"\pm ", "\u2213": r"\mp ", "\u211d": r"\mathbb{R}", "\u22c5": r"\cdot ", "\u2219": r"\cdot ",
+        "\u00b0": r"^\circ ", "\u00ba": r"^\circ ", "\u02da": r"^\circ ", "\u2713": "", "\u2705": "",
+        "\u221a": r"\sqrt ", "\u221b": r"\sqrt[3] ", "\u00b5": r"\mu ", "\u03d5": r"\phi ",
         **{chr(0xFF10 + digit): str(digit) for digit in range(10)},
+        **{chr(0x3B1 + place): rf"\{name} " for place, name in enumerate(_GREEK)},
+        **{chr(0x391 + place): rf"\{name.title()} " for place, name in enumerate(_GREEK) if name in _GREEK_CAPITALS},
+        **{char: r"\frac{" + normalize("NFKC", char).replace("\u2044", "}{") + "}" for char in _FRACTIONS},
     }
 )  # fmt: skip
+_SUPERSCRIPTS = "\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079\u207a\u207b\u207f"
+_SUBSCRIPTS = "\u2080\u2081\u2082\u2083\u2084\u2085\u2086\u2087\u2088\u2089\u2099"
+_RAISED = str.maketrans(_SUPERSCRIPTS + _SUBSCRIPTS, "0123456789+-n0123456789n")
+_RAISED_RUN = re.compile(f"([{_SUPERSCRIPTS}]+)|([{_SUBSCRIPTS}]+)")
 
 _TEXT = re.compile(
     r"\\(?:textnormal|textrm|textup|textbf|textit|textsf|texttt|text|mathrm|mathbf|mathit|mathsf|mathtt|mathnormal|"
@@ -41,6 +54,7 @@ _SIMPLE: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"\\(?:rm|bf|it|sf)\s?\{"), r"\\text{"),
     (re.compile(r"\{\s?\\(?:rm|bf|it|sf)\s([^{}]*)\}"), r"\\text{\1}"),
     (re.compile(r"\\(leq|geq)slant(?![a-zA-Z])"), r"\\\1"),
+    (re.compile(r"\\var(epsilon|phi|theta|rho|sigma|kappa)(?![a-zA-Z])"), r"\\\1"),
     (re.compile(r"\\(?:var)?nothing(?![a-zA-Z])|\\emptyset(?![a-zA-Z])|\\\{\s*\\\}"), r"\\{\\}"),
     (re.compile(r"\\[lr]?vert(?![a-zA-Z])"), "|"),
     (re.compile(r"\\lbrace(?![a-zA-Z])\s?"), r"\\{"),
@@ -59,6 +73,7 @@ _SIMPLE: tuple[tuple[re.Pattern[str], str], ...] = (
 _SPACES = re.compile(r"\\\\|\\[,;:! ]|~|\\(?:thin|med|thick|en)space(?![a-zA-Z])")
 _QUAD = re.compile(r"\\q?quad(?![a-zA-Z])[ ]?")
 _WRAPPERS = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), ("**", "**"), ("`", "`"), ("*", "*"))
+_UNIT_RATIO = re.compile(r"\\frac\s?\{\s?\\text\{([^{}]*)\}\s?\}\s?\{\s?\\text\{([^{}]*)\}((?:\^\d)?)\s?\}")
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 _FORMULA = re.compile(r"[^A-Za-z]*|[^A-Za-z]*[A-Za-z](?:[^A-Za-z]+[A-Za-z])*[^A-Za-z]*")
 _MAX_ROUNDS = 6
@@ -66,18 +81,27 @@ _MAX_ROUNDS = 6
 
 def tidy(text: str) -> str:
     """``text`` in the one spelling; idempotent for what it knows."""
-    text = _unwrap(text.translate(_CHARACTERS).strip())
+    text = _unwrap(_RAISED_RUN.sub(_scripts, text).translate(_CHARACTERS).strip())
     if "\\" in text or "~" in text:
         for pattern, replacement in _SIMPLE:
             text = pattern.sub(replacement, text)
         text = _SIZES.sub("", text)
         text = _spaces(text)
         text = _fonts(text)
+        text = _UNIT_RATIO.sub(r"\\text{\1/\2}\3", text)
         text = _over(text)
         text = re.sub(r"\^\{\s?\\circ\s?\}", r"^\\circ ", text)
     if text.replace("\\$", "").count("$") % 2 == 0:
         text = re.sub(r"(?<!\\)\$", "", text)
     return _unwrap(_unbrace(text.strip()))
+
+
+def _scripts(run: re.Match[str]) -> str:
+    """Raised or lowered characters as an exponent or index."""
+    text, up = run.group().translate(_RAISED), run.group(1)
+    if len(text) > 1:
+        return f"{'^' if up else '_'}{{{text}}}"
+    return f"^{text}" if up else f"_{text} "
 
 
 def matching_brace(text: str, start: int, end: int | None = None) -> int | None:

@@ -76,9 +76,8 @@ def parse_shape(text: str, depth: int = 0) -> Shape:
         bars = matrix.group(1)[0] in "vV" or text.startswith("|")
         return Shape("matrix", text, cells, "v" if bars else "m")
     joined = split_top(text, _JOINERS)
-    if len(joined) > 1:
-        parts = [part for piece in joined for part in split_top(piece, re.compile(","))]
-        parts = [part for part in parts if part.strip()]
+    parts = [part for piece in joined for part in split_top(piece, re.compile(",")) if part.strip()]
+    if len(joined) > 1 and parts:
         return _many("list", text, parts, depth, "or" if _OR.search(text) else "and")
     return _unjoined(text, depth)
 

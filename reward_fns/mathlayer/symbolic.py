@@ -25,6 +25,7 @@ _PLAIN: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...]
     (re.compile(r"\*"), r"\\cdot "),
     (re.compile(rf"(?<![\\a-zA-Z])({_FUNCTIONS})(?![a-zA-Z])"), r"\\\1 "),
     (re.compile(r"(?<![\\a-zA-Z])(?:infinity|infty|inf|oo)(?![a-zA-Z])"), r"\\infty "),
+    (re.compile(r"(\\sqrt\s?\[[^\[\]]{1,20}\])\s?(\d+|[a-zA-Z](?![a-zA-Z]))"), r"\1{\2}"),
     (re.compile(r"\\sqrt\s(?=\d)(\d+)|\\sqrt\s([a-zA-Z])(?![a-zA-Z])"), r"\\sqrt{\1\2}"),
     (re.compile(r"([A-Za-z])('+)"), lambda m: f"{m.group(1)}_{{p{len(m.group(2))}}}"),
     # The parser takes gamma for a function or a constant.

@@ -22,6 +22,8 @@ _ALIASES = {
     "second": "s", "sec": "s", "minute": "min", "hour": "h", "hr": "h", "liter": "l", "litre": "l",
     "milliliter": "ml", "millilitre": "ml", "dollar": "usd", "buck": "usd", "\u7f8e\u5143": "usd", "cent": "cent",
     "deg": "degree", "\u5ea6": "degree", "percentage": "percent", "mph": "mi/h", "kph": "km/h", "sq": "square",
+    "euro": "eur", "gbp": "lb", "yen": "yuan", "rmb": "yuan", "cny": "yuan", "jpy": "yuan", "\u5143": "yuan",
+    "rupee": "\u20b9",
     "people": "person", "men": "man", "women": "woman", "children": "child", "days": "day", "units": "unit",
 }  # fmt: skip
 _LETTERS = frozenset("mgshlLNJWVAKCFT")  # units of one letter, where they are marked as text
@@ -32,6 +34,10 @@ _SHORT_LIST = """
     cars cats dogs hens pens pigs toys kids rows sets bags jars cans hats caps
 """
 _SHORT = frozenset(_SHORT_LIST.split())
+#: The names of currency signs that have one; "pounds" and the sign of the yen each mean two things.
+CURRENCIES = {
+    "$": "usd", "\u20ac": "eur", "\\euro": "eur", "\u00a3": "lb", "\\pounds": "lb", "\u00a5": "yuan", "\uffe5": "yuan",
+}  # fmt: skip
 _MATH_WORDS_LIST = """
     sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh log ln exp lim max min gcd lcm mod sqrt pi alpha
     beta gamma delta theta lambda infinity infty choose times cdot over
@@ -43,6 +49,7 @@ _NOT_UNITS_LIST = """
     plus minus with where for any all true false no mod modulo base
 """
 _NOT_UNITS = frozenset(_NOT_UNITS_LIST.split())
+_OPERATIONS = frozenset({"squared", "cubed", "factorial"})  # unless they follow a unit
 _WORD = re.compile(r"[A-Za-z\u4e00-\u9fff]+")
 _TEXT = re.compile(r"\\text\s?\{([^{}]*)\}")
 
@@ -64,7 +71,7 @@ def read_unit(text: str) -> Unit | None:
     rest = _WORD.sub("", plain)
     if not words or len(words) > 12 or not re.fullmatch(r"[\s./(){}'-]*(?:\^[\s{]*-?\d[\s}]*)?[\s./(){}'-]*", rest):
         return None
-    if any(word.lower() in _NOT_UNITS or word in _MATH_WORDS for word in words):
+    if words[0].lower() in _OPERATIONS or any(word.lower() in _NOT_UNITS or word in _MATH_WORDS for word in words):
         return None
     chinese = bool(re.fullmatch(r"[\u4e00-\u9fff]+", words[0]))
     if not marked and not chinese and not _is_unit_word(words[0], len(words) > 1 and "/" in rest):

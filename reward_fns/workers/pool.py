@@ -15,7 +15,7 @@ import time
 from collections import deque
 from typing import Any
 
-from reward_fns.result import GraderUnavailable
+from reward_fns.result import GraderUnavailable, plain
 
 WALL_FACTOR = 4.0
 _GRACE = 5.0
@@ -56,10 +56,13 @@ class WorkerPool:
         self.replaced = 0
 
     def call(self, target: str, args: list[Any], kwargs: dict[str, Any] | None = None, *, deadline: float) -> Any:
-        """Run ``module:function`` on JSON arguments; queueing does not count towards ``deadline`` (CPU seconds)."""
+        """Run ``module:function`` on JSON arguments; queueing does not count towards ``deadline`` (CPU seconds).
+
+        Arrays and scalars of numpy become lists and numbers.
+        """
         request: dict[str, Any] = {"target": target, "args": args, "kwargs": kwargs or {}, "deadline": deadline}
         request["wall"] = deadline * WALL_FACTOR
-        line = json.dumps(request).encode() + b"\n"
+        line = json.dumps(request, default=plain).encode() + b"\n"
         worker = self._acquire()
         try:
             for _attempt in (1, 2):
@@ -216,8 +219,5 @@ def shared_pool(preload: str = "", memory_mb: int = 0) -> WorkerPool:
 
 
 def call_in_worker(target: str, args: list[Any], kwargs: dict[str, Any], *, deadline: float) -> Any:
-    """Run a user's grader in a killable process; a time-out is a wrong answer (score 0) with ``timed_out``."""
-    try:
-        return shared_pool().call(target, args, kwargs, deadline=deadline)
-    except TimedOut:
-        return {"score": 0, "format_ok": 0, "timed_out": 1}
+    """Run a user's grader in a killable process; importing its module does not count towards ``deadline``."""
+    return shared_pool(target.partition(":")[0]).call(target, args, kwargs, deadline=deadline)

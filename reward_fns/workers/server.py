@@ -18,6 +18,8 @@ import socket
 import sys
 from typing import Any
 
+from reward_fns.result import plain
+
 
 def serve(control: socket.socket, memory_mb: int) -> None:
     """Answer the owner's commands until it goes away."""
@@ -81,7 +83,7 @@ def _answer(request: dict[str, Any]) -> bytes:
         function: Any = importlib.import_module(module)
         for part in name.split("."):
             function = getattr(function, part)
-        return json.dumps({"value": function(*request["args"], **request["kwargs"])}).encode()
+        return json.dumps({"value": function(*request["args"], **request["kwargs"])}, default=plain).encode()
     except BaseException as error:  # noqa: BLE001 - every outcome is an answer; the owner decides what it means
         unavailable = any(base.__name__ == "GraderUnavailable" for base in type(error).__mro__)
         return json.dumps({"error": f"{type(error).__name__}: {error}"[:500], "unavailable": unavailable}).encode()

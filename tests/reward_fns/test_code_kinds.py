@@ -129,6 +129,8 @@ READ, SHOW = "n = int(input())\nprint(n)", "# for 3 it prints\nprint(3)"
         ("<think>\n" + fenced("print(1)") + "\n</think>\n" + fenced("print(2)"), (), "print(2)"),
         ("<think>\n" + fenced("print(1)"), (), ""),
         ("```python\nprint(1)", (), ""),
+        ("1. First:\n   ```python\n   def f(x):\n\n       return x\n   ```", {"f"}, "def f(x):\n\n    return x"),
+        ("1. First:\n   ```python\ndef f(x):\n    return x\n   ```", {"f"}, "def f(x):\n    return x"),
     ],
 )  # fmt: skip
 def test_the_block_that_is_the_answer(text, names, program):

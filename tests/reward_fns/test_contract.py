@@ -104,6 +104,62 @@ def test_a_grader_that_cannot_decide_is_an_infra_error_not_a_wrong_answer(source
     assert str(error) in caplog.text
 
 
+@pytest.mark.parametrize(
+    "returned",
+    [None, (1.0, "x"), [1.0], "1", {"acc": 1}, {"score": None}, {"score": "good"}, {"score": 1, "surprise": 2},
+     float("nan"), {"score": float("inf")}, 10**400, 1j],
+    ids=lambda value: repr(value)[:30],
+)  # fmt: skip
+def test_what_is_no_verdict_on_any_completion_is_an_infra_error(source, returned):
+    reward_fns.register(source)(lambda *_: returned)
+    result = compute_score(source, "a", "a")
+    assert (result["score"], result["infra_error"]) == (0.0, 1.0)
+    assert result["error"]
+
+
+def test_what_is_no_verdict_on_one_completion_alone_is_its_own_fault(source):
+    reward_fns.register(source)(lambda solution, *_: None if solution == "a" else 1)
+    result = compute_score(source, "a", "a")
+    assert (result["score"], result["infra_error"]) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize(("solution", "infra"), [("a", 0.0), ("0", 1.0)])
+def test_a_grader_that_exits_does_not_end_its_process(source, solution, infra):
+    @reward_fns.register(source)
+    def grader(completion, ground_truth, extra_info):
+        if completion == solution:
+            sys.exit(3)
+        return 1
+
+    result = compute_score(source, solution, "a")
+    assert (result["score"], result["infra_error"]) == (0.0, infra)
+
+
+@pytest.mark.parametrize("kind", ["float32", "float64", "int64", "bool_", "array"])
+def test_scalars_of_numpy_are_numbers(source, kind):
+    value = getattr(pytest.importorskip("numpy"), kind)(1)
+    reward_fns.register(source)(lambda *_: value)
+    assert compute_score(source, "a", "a")["score"] == 1.0
+
+
+def test_no_feedback_is_no_text(source):
+    reward_fns.register(source)(lambda *_: {"score": 1, "feedback": None, "pred": None})
+    result = compute_score(source, "a", "a")
+    assert (result["feedback"], result["pred"]) == ("", "")
+
+
+def test_a_grader_that_returns_later_is_refused(source):
+    async def asynchronous(*_):
+        return 1
+
+    def generator(*_):
+        yield 1
+
+    for function in (asynchronous, generator):
+        with pytest.raises(TypeError, match="use def and return"):
+            reward_fns.register(source)(function)
+
+
 def test_undeclared_keys_and_nan_are_refused():
     with pytest.raises(KeyError, match="extras="):
         make_result({"score": 1, "surprise": 2})

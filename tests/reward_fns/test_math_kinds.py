@@ -273,6 +273,56 @@ KINDS = [
     ("no value", "\\begin{pmatrix}1\\\\2\\end{pmatrix}+1", "7", 0),
     ("no value", "\\lim_{x\\to}", "7", 0),
     ("no value", "\\operatorname{arcsinh}(\\infty-\\infty)", "7", 0),
+    ("empty set", "\\approx 5", "\\emptyset", 0),
+    ("empty set", "\\text{or}", "\\emptyset", 0),
+    ("empty set", "\\land", "\\emptyset", 0),
+    ("raised and lowered", "10\u2075", "100000", 1),
+    ("raised and lowered", "10\u2075", "1000000", 0),
+    ("raised and lowered", "2\u00b9\u2070", "1024", 1),
+    ("raised and lowered", "6\u00d710\u207b\u00b2\u00b3", "6e-23", 1),
+    ("raised and lowered", "x\u2074+1", "x^4+1", 1),
+    ("raised and lowered", "log\u20828", "3", 1),
+    ("raised and lowered", "a\u2081+a\u2081\u2082", "a_1+a_{12}", 1),
+    ("raised and lowered", "a\u2081", "a_2", 0),
+    ("raised and lowered", "5\\text{ cm\u00b2}", "5\\text{ cm}^2", 1),
+    ("fraction signs", "\u2153", "1/3", 1),
+    ("fraction signs", "2\u2154", "8/3", 1),
+    ("fraction signs", "\u215b", "0.125", 1),
+    ("Greek", "\u03c3\u00b2", "\\sigma^2", 1),
+    ("Greek", "\u0394", "\\Delta", 1),
+    ("Greek", "\u0394", "\\delta", 0),
+    ("Greek", "2\u03c6", "2\\varphi", 1),
+    ("other signs", "2\u22c53", "6", 1),
+    ("other signs", "60\u00ba", "60", 1),
+    ("roots", "\u221b8", "2", 1),
+    ("roots", "\\sqrt[3]2", "2^{1/3}", 1),
+    ("roots", "\\sqrt[3]2", "\\sqrt{2}", 0),
+    ("currency", "\u20ac5", "5", 1),
+    ("currency", "5 \u20ac", "5", 1),
+    ("currency", "\u20ac5", "5 euros", 1),
+    ("currency", "5 pounds", "\u00a35", 1),
+    ("currency", "500\\text{ yen}", "\u00a5500", 1),
+    ("currency", "5\u5143", "\u00a55", 1),
+    ("currency", "\u20b9500", "500", 1),
+    ("currency", "US\\$5", "\\$5", 1),
+    ("currency", "\\$5", "\u20ac5", 0),
+    ("currency", "\u00a35", "5\\text{ dollars}", 0),
+    ("unit as a fraction", "10\\,\\frac{\\text{m}}{\\text{s}}", "10\\text{ m/s}", 1),
+    ("unit as a fraction", "10\\,\\frac{\\mathrm{m}}{\\mathrm{s}^2}", "10", 1),
+    ("unit as a fraction", "10\\,\\frac{\\text{km}}{\\text{h}}", "10\\text{ m/s}", 0),
+    ("operation", "5 squared", "5", 0),
+    ("operation", "5 factorial", "5", 0),
+    ("operation", "5\\text{ meters squared}", "5", 1),
+    ("named values", "y=1, x=2", "(1,2)", 0),
+    ("named values", "y=1, x=2", "(2,1)", 1),
+    ("named values", "z=3, y=2, x=1", "(1,2,3)", 1),
+    ("named values", "m=2, b=3", "(2,3)", 1),
+    ("named values", "a_2=4, a_1=3", "(3,4)", 1),
+    ("named values", "(1,2)", "x=1, y=2", 1),
+    ("named values", "(2,1)", "x=1, y=2", 0),
+    ("named values", "2, 1", "x=1, y=2", 0),
+    ("named values", "x=2 or x=1", "x=1, x=2", 1),
+    ("named values", "a=2, b=1", "1, 2", 1),
 ]
 
 WHOLE = [
@@ -322,6 +372,9 @@ WHOLE = [
     ("boxes", "\\boxed{3}\u3001\\boxed{4}", "4,3", 1),
     ("boxes", "\\boxed{40}. No, I forgot one. \\boxed{41}", "41", 1),
     ("boxes", "\\boxed{41}. As a check, \\boxed{41}.", "41", 1),
+    ("empty box", "The answer as \\boxed{}: \\boxed{41}", "41", 1),
+    ("empty box", "\\boxed{41}. I have put it into \\boxed{}.", "41", 1),
+    ("empty box", "I shall put the answer into \\boxed{}.", "41", 0),
     ("thinking", "<think>\\boxed{40}</think>\\boxed{41}", "41", 1),
     ("thinking", "<think>\\boxed{41}</think>I do not know.", "41", 0),
     ("thinking", "<think>It must be \\boxed{41}", "41", 0),
@@ -358,3 +411,23 @@ def test_whole_reply(kind, reply, gold, right):
 @pytest.mark.parametrize("gold", sorted({row[2] for row in KINDS}))
 def test_gold_verifies_against_itself(gold):
     assert compute_score("math", f"\\boxed{{{gold}}}", gold)["score"] == 1.0
+
+
+QUESTIONS = [
+    "\\mathbb{R}", "\\frac{17}{3}", "\\sqrt{7}+1", "x^3-2", "(3,-8)", "[2,9)", "\\{4,11\\}", "Evelyn", "7:35", "x>6",
+    "\\begin{pmatrix}2&5\\\\3&7\\end{pmatrix}", "-41", "2+3i", "y=3x-8", "(-\\infty,2)\\cup(5,\\infty)", "6, -13",
+    "\\infty", "\\emptyset", "x=4,y=-9", "13\\%", "\\$19", "120_8", "23^\\circ", "f(x)=x^2+7", "\\{x : x > 8\\}",
+    "5\\text{ kg}", "2:9",
+]  # fmt: skip
+STRANGE = [
+    "\\mathbb{Z}", "\\text{all integers}", "\\mathbb{R}\\setminus\\{1\\}", "x \\in \\mathbb{C}", "\\approx 3", "\\pm 8",
+    "or", "\\cup", "x \\in \\mathbb{R}", "\\text{all real numbers}", "\\{\\mathbb{R}\\}", "x = x", "\\neq",
+]  # fmt: skip
+REALS = {"x \\in \\mathbb{R}", "\\text{all real numbers}", "\\{\\mathbb{R}\\}"}
+
+
+@pytest.mark.parametrize("gold", QUESTIONS)
+def test_no_answer_is_right_to_two_questions(gold):
+    answers = [*QUESTIONS, *STRANGE]
+    right = [answer for answer in answers if compute_score("math", f"\\boxed{{{answer}}}", gold)["score"]]
+    assert set(right) - (REALS if gold == "\\mathbb{R}" else set()) == {gold}

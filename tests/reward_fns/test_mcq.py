@@ -44,6 +44,7 @@ STRICT = [
     ("<answer>B</answer>\n---\n<answer>A</answer>", 0.0, 0.0, "two answers with a rule"),
     ("<answer>B</answer> | (<answer>A</answer>)", 0.0, 0.0, "two answers with a bar"),
     ("<answer>B</answer> or possibly <answer>A</answer>", 0.0, 0.0, "two answers with a hedge"),
+    ("1. <answer>B</answer>\n2. <answer>A</answer>", 0.0, 0.0, "a numbered list of answers"),
     ("<answer>B</answer> Wait, no: <answer>A</answer>", 1.0, 1.0, "taken back"),
     ("<answer>A</answer> - <answer>A</answer>", 1.0, 1.0, "the same answer twice"),
     ("<answer>$A$</answer>", 1.0, 1.0, "dollars"),

@@ -42,6 +42,7 @@ TRUE_CASES = {
     "thinking is not the answer": ("Action: g\nAction Input: {}\n</think>\n" + reply(("f", {})), gold(("f", {}))),
     "input over several lines": ('Action: f\nAction Input:\n{\n "a": [1,\n 2]}\nDone.', gold(("f", {"a": [1, 2]}))),
     "in a fence": ('Action: f\nAction Input: ```json\n{"a": 1}\n```', gold(("f", {"a": 1}))),
+    "words behind": (reply(("f", '{"a": 1} as asked\nObservation: {"b": 2}')), gold(("f", {"a": 1}))),
     "optional call left out": (reply(("f", {})), gold(("f", {}), ("[Optional]g", {"a": 1}))),
     "optional call made": (reply(("f", {}), ("g", {"a": 1})), gold(("f", {}), ("[Optional]g", {"a": 1}))),
 }
@@ -66,6 +67,9 @@ FALSE_CASES = {
     "100,000 brackets": (reply(("f", '{"a": ' + "[" * 100_000)), gold(("f", {"a": 1}))),
     "300 brackets": (reply(("f", '{"a": ' + "[" * 300 + "]" * 300 + "}")), gold(("f", {"a": 1}))),
     "extra argument": (reply(("f", {"a": 1, "b": ""})), gold(("f", {"a": 1}))),
+    "a second object": (reply(("f", '{"a": 1} or {"a": 2}')), gold(("f", {"a": 1}))),
+    "a second object at once": (reply(("f", '{"a": 1}{"a": 2}')), gold(("f", {"a": 1}))),
+    "a second input": (reply(("f", '{"a": 1}\nAction Input: {"a": 2}')), gold(("f", {"a": 1}))),
     "name prefix": (reply(("ff", {})), gold(("f", {}))),
     "only the optional call": (reply(("g", {"a": 1})), gold(("f", {}), ("[Optional]g", {"a": 1}))),
     "second block malformed": (reply(("f", {"a": 1})) + "\nAction: g\nAction Input: {", gold(("f", {"a": 1}))),

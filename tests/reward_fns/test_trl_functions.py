@@ -23,6 +23,10 @@ async def only_maths(completions, topic, **kwargs):
     return [1.0 if name == "maths" else None for name in topic]
 
 
+def as_array(completions, **kwargs):
+    return pytest.importorskip("numpy").array([0.5])
+
+
 def of_texts(completions, **kwargs):
     return [float(len(text)) for text in completions]
 
@@ -81,6 +85,10 @@ def test_completions_as_text():
 def test_what_cannot_work_stops_the_run(names, settings, says):
     with pytest.raises(BadSettings, match=says):
         grade("7", *names, **settings)
+
+
+def test_a_function_may_return_an_array():
+    assert grade("7", "as_array")["score"] == 0.5
 
 
 def test_a_function_must_return_one_value():

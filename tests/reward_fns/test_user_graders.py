@@ -1,5 +1,6 @@
 """Graders of other people's packages: installed by pip, found by entry point, killed at their deadline."""
 
+import importlib
 import json
 import os
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 import reward_fns
 from reward_fns import compute_score, registry
 from reward_fns.workers import Died, Failed, TimedOut, WorkerPool
+from reward_fns.workers import pool as pool_module
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "custom_reward"
 
@@ -66,6 +68,57 @@ def test_its_deadline_holds(installed):
     assert (fast["score"], fast["timed_out"], fast["infra_error"]) == (1.0, 0.0, 0.0)
     assert (slow["score"], slow["timed_out"], slow["infra_error"]) == (0.0, 1.0, 0.0)
     assert slow["grade_seconds"] < 15
+
+
+SLOW_MODULE = """
+import time
+from reward_fns import register
+
+END = time.process_time() + 1.0
+while time.process_time() < END:
+    pass
+
+
+@register("slow_import", deadline=0.5)
+def grade(solution, ground_truth, extra_info):
+    return {"score": ground_truth[0], "acc": extra_info["count"]}
+
+
+@register("always_late", deadline=0.1)
+def late(solution, ground_truth, extra_info):
+    while True:
+        pass
+"""
+
+
+@pytest.fixture
+def slow_module(tmp_path, monkeypatch):
+    (tmp_path / "slow_reward_module.py").write_text(SLOW_MODULE)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    importlib.import_module("slow_reward_module")
+    yield
+    registry.unregister("slow_import", "always_late")
+    sys.modules.pop("slow_reward_module")
+    pool = pool_module._pools.pop((os.getpid(), "slow_reward_module"), None)
+    if pool is not None:
+        pool.close()
+
+
+def test_the_import_of_its_module_does_not_count_towards_the_deadline(slow_module):
+    result = compute_score("slow_import", "a", [1.0], {"count": 1})
+    assert (result["score"], result["infra_error"], result["timed_out"]) == (1.0, 0.0, 0.0)
+
+
+def test_a_deadline_that_plain_completions_miss_too_is_no_verdict(slow_module):
+    result = compute_score("always_late", "a", "a")
+    assert (result["score"], result["infra_error"], result["timed_out"]) == (0.0, 1.0, 1.0)
+    assert "0.1 s of CPU time" in result["error"]
+
+
+def test_columns_of_numpy_reach_a_grader_with_a_deadline(slow_module):
+    numpy = pytest.importorskip("numpy")
+    result = compute_score("slow_import", "a", numpy.array([0.5]), {"count": numpy.int64(1)})
+    assert (result["score"], result["acc"], result["error"]) == (0.5, 1.0, "")
 
 
 def test_without_the_package_the_source_is_unknown():

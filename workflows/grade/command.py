@@ -35,13 +35,14 @@ def main(
 
     Beside the reward stand reward_fns in its strict and paper mode, verl's default and math-verify. A row has a
     solution (or completion, response, output), a ground_truth (or reward_model.ground_truth, gts, answer), a
-    data_source, perhaps extra_info, and perhaps expected: the score it deserves.
+    data_source, perhaps extra_info, and perhaps expected: the score it deserves. Ends with status 1 where the reward
+    has not one verdict.
     """
     from reward_fns.workers import WorkerPool
     from workflows.evaluate.grading import load_reward
     from workflows.grade.completions import read_completions
     from workflows.grade.page import page
-    from workflows.grade.verdicts import grade_all, of_mode, of_reward, rivals
+    from workflows.grade.verdicts import grade_all, of_mode, of_reward, rivals, why_undecided
     from workflows.json_option import json_object
 
     console, errors = Console(), Console(stderr=True)
@@ -68,6 +69,10 @@ def main(
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(page(graded, f"Verdicts on {file.name}"), encoding="utf-8")
         console.print(f"{out}: {len(graded)} completions", highlight=False)
+    if undecided := why_undecided(graded):
+        errors.print(undecided, markup=False, highlight=False, soft_wrap=True)
+    if all(row.undecided for row in graded):
+        raise typer.Exit(1)
 
 
 def _totals(graded: list[Graded]) -> Table:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import reprlib
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 from reward_fns import compute_score, registry
+from reward_fns.result import BadSettings
 from reward_fns.workers import Died, Failed, TimedOut, WorkerPool
 from workflows.grade.completions import Completion
 
@@ -47,6 +50,11 @@ class Graded:
         return len(scores | ({self.completion.expected} - {None})) > 1
 
     @property
+    def undecided(self) -> bool:
+        """Whether the reward in question has no verdict."""
+        return next(iter(self.verdicts.values())).score is None
+
+    @property
     def missed(self) -> bool:
         """Whether the reward in question differs from the verdict that the file expects."""
         first = next(iter(self.verdicts.values()))
@@ -54,12 +62,22 @@ class Graded:
 
 
 def of_reward(reward: Callable[..., Any]) -> Grader:
-    """Any reward function of verl's form."""
+    """Any reward function of verl's form; what it raises, or a score that is none, is no verdict.
+
+    Raises:
+        BadSettings, UnknownDataSource: by the function, which cannot grade here at all.
+    """
+    from srpo_verl.core.verdicts import checked_verdict
 
     def grade(item: Completion) -> Verdict:
-        result = reward(
-            data_source=item.source, solution_str=item.solution, ground_truth=item.gold, extra_info=dict(item.extra)
-        )
+        try:
+            result = reward(
+                data_source=item.source, solution_str=item.solution, ground_truth=item.gold, extra_info=dict(item.extra)
+            )
+        except (BadSettings, registry.UnknownDataSource):
+            raise
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - a run would end with it
+            return Verdict(None, reason=f"no verdict: the function raises {type(error).__name__}: {error}")
         found: Mapping[str, Any] = result if isinstance(result, Mapping) else {"score": result}
         pred = str(found.get("pred") or "")
         if found.get("infra_error"):
@@ -68,14 +86,37 @@ def of_reward(reward: Callable[..., Any]) -> Grader:
         reason = str(found.get("feedback") or "")
         if found.get("timed_out"):
             reason = f"out of time. {reason}"
-        return Verdict(float(found["score"]), pred, reason)
+        score, _, problem = checked_verdict(found.get("score"), None, allowed=None)
+        if problem:
+            given = reprlib.repr(found.get("score") if "score" in found else result)
+            return Verdict(None, pred, f"no verdict: its score is {problem.replace('_', ' ')}: {given}")
+        return Verdict(score, pred, reason)
 
     return grade
 
 
 def of_mode(mode: str) -> Grader:
-    """`reward_fns` in one of its modes."""
-    return of_reward(lambda **arguments: compute_score(**arguments, mode=mode))
+    """`reward_fns` in one of its modes; no verdict on the data sources that it cannot grade."""
+    of_sources = of_reward(lambda **arguments: compute_score(**arguments, mode=mode))
+
+    def grade(item: Completion) -> Verdict:
+        try:
+            return of_sources(item)
+        except registry.UnknownDataSource:
+            return Verdict(None, reason="unknown data source")
+        except BadSettings as error:
+            return Verdict(None, reason=str(error))
+
+    return grade
+
+
+def why_undecided(graded: Sequence[Graded]) -> str:
+    """How often the reward in question has no verdict, and the commonest reason; "" where it always has one."""
+    reasons = Counter(next(iter(row.verdicts.values())).reason for row in graded if row.undecided)
+    if not reasons:
+        return ""
+    (reason, _), *_others = reasons.most_common(1)
+    return f"no verdict of the reward on {reasons.total()} of {len(graded)}: {reason.removeprefix('no verdict: ')}"
 
 
 def rivals(pool: WorkerPool) -> dict[str, Grader]:

@@ -56,6 +56,15 @@ def test_a_reward_of_ones_own(file, tmp_path):
     assert line.split("\u2502")[2:5] == ["     3 ", "     0 ", "          0 "]
 
 
+def test_a_reward_without_any_verdict_ends_with_its_reason(file, tmp_path):
+    reward = tmp_path / "mine.py"
+    reward.write_text("def compute_score(**row):\n    raise SystemExit(0)\n")
+    arguments = ["grade", str(file), "--reward", str(reward), "--rows", "1"]
+    result = CliRunner().invoke(app, arguments, env={"COLUMNS": "300"})
+    assert result.exit_code == 1
+    assert "no verdict of the reward on 1 of 1: the function raises SystemExit: 0" in result.output
+
+
 def test_forms_of_rows(tmp_path):
     path = tmp_path / "rows.json"
     path.write_text(json.dumps([
