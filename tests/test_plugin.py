@@ -6,10 +6,12 @@ import sys
 
 import pytest
 
+from tests.patience import PROCESS
+
 
 def python(code: str, **environment: str) -> subprocess.CompletedProcess:
     return subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **environment}, timeout=200
+        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **environment}, timeout=PROCESS
     )
 
 

@@ -20,6 +20,7 @@ from srpo_verl.base import lease_files as files
 from srpo_verl.base.lease import TOKEN, FolderTakenError, LeaseLostError, LeaseTimes, describe, take
 from srpo_verl.base.processes import ProcessId, this_place
 from tests.base.lease_contender import contend, elsewhere
+from tests.patience import PROCESS
 
 ROUNDS = 50
 MOUNTS = "SRPO_TEST_MOUNTS"
@@ -83,7 +84,7 @@ def check_exactly_one_trains(hosts, folders):
     ]
     for side in sides:
         side.start()
-    told = [results.get(timeout=120) for _ in range(2 * ROUNDS)]
+    told = [results.get(timeout=PROCESS) for _ in range(2 * ROUNDS)]
     for side in sides:
         side.join(60)
     for number in range(ROUNDS):
@@ -191,7 +192,7 @@ def test_a_holder_that_is_suspended_and_wakes_up_writes_nothing_more(tmp_path):
         before = (tmp_path / "metrics.jsonl").read_text()
         sign = files.sign_of_life(tmp_path, new.record.generation)
         child.send_signal(signal.SIGCONT)
-        assert "was taken over by" in child.communicate(timeout=60)[0]
+        assert "was taken over by" in child.communicate(timeout=PROCESS)[0]
     finally:
         child.kill()
     assert child.returncode == 3
@@ -314,10 +315,10 @@ def test_a_file_server_that_fails_for_a_moment_ends_no_heartbeat(tmp_path, monke
     monkeypatch.setattr(files, "newest_record", newest_record)
     failing.set()
     lease.keep(every=0.01)
-    assert failed.wait(30)
+    assert failed.wait(PROCESS)
     failing.clear()
     before = files.sign_of_life(tmp_path, 1)
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PROCESS
     while files.sign_of_life(tmp_path, 1) == before:
         assert time.monotonic() < deadline, "the thread has ended"
         time.sleep(0.01)

@@ -15,7 +15,7 @@ TUTORIALS = Path(__file__).resolve().parents[2] / "docs" / "tutorials"
 PAGE = (TUTORIALS / "read-one-step.md").read_text()
 PICTURES = ("group", "tokens", "top_k")
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.patience import PROCESS
+
 pytest.importorskip("mkdocs", reason="the packages of requirements/docs.txt: `make docs`")
 pytest.importorskip("latex2mathml.converter", reason="the packages of requirements/docs.txt: `make docs`")
 
@@ -23,7 +25,7 @@ validation: {{links: {{anchors: warn, not_found: warn, unrecognized_links: warn}
 
 def build(folder: Path, out: Path) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(out)]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=250)
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=PROCESS)
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tests.docs.pages import ROOT
 from tests.examples.variant_package import environment, install
+from tests.patience import PROCESS
 
 
 def block(page: str, language: str) -> str:
@@ -23,7 +24,7 @@ def said_with(page: str, module: str, folder: Path, *arguments: str) -> str:
     (package / "pyproject.toml").write_text(block(page, "toml"))
     done = subprocess.run(
         [sys.executable, *arguments], env=environment(install(folder, package)), cwd=folder,
-        capture_output=True, text=True, timeout=120, check=False,
+        capture_output=True, text=True, timeout=PROCESS, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from tests.examples.variant_package import environment, install
+from tests.patience import PROCESS
 
 CODE = """
 import json, sys
@@ -38,7 +39,7 @@ def site(tmp_path_factory):
 def ask(site, node):
     done = subprocess.run(
         [sys.executable, "-c", CODE, json.dumps(node)],
-        env=environment(site), cwd="/", capture_output=True, text=True, timeout=120, check=False,
+        env=environment(site), cwd="/", capture_output=True, text=True, timeout=PROCESS, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)

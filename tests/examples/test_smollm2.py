@@ -96,7 +96,6 @@ def test_another_file_is_refused(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_converted_model_equals_transformers_own_reading(tmp_path):
     """Every weight bit for bit, the same token ids, and a model that adds two digits."""
     from transformers import AutoModelForCausalLM, AutoTokenizer

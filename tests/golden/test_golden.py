@@ -11,7 +11,7 @@ import pytest
 from tests.golden import record, values
 from tests.golden.cases import CASES
 
-pytestmark = [pytest.mark.timeout(600), pytest.mark.needs_cpu_set]
+pytestmark = pytest.mark.needs_cpu_set
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from srpo_verl.core import Selection, linear_log_probs, listed_log_probs, studen
 from tests.gpu.device import DEVICE, needs_cuda, on_the_device, peak, seconds, size
 from tests.gpu.test_core import HIDDEN, VOCABULARY, K, loss, problem
 
-pytestmark = [on_the_device, pytest.mark.timeout(600)]
+pytestmark = on_the_device
 
 
 def record(record_property, name, call):

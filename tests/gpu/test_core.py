@@ -23,7 +23,7 @@ from srpo_verl.core import (
 )
 from tests.gpu.device import CUDA, DEVICE, needs_cuda, on_the_device, peak, seconds, size
 
-pytestmark = [on_the_device, pytest.mark.timeout(600)]
+pytestmark = on_the_device
 VOCABULARY, HIDDEN, K = size(151_936, 8192), size(1024, 256), 100
 # bfloat16 has 8 bits; a gradient is rounded once, and a product of 1,024 terms as the model's own.
 BOUND = {torch.float32: 1e-5, torch.bfloat16: 2.0**-7}

@@ -11,7 +11,6 @@ from tests.gpu.test_core import VOCABULARY, K
 
 pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU is visible"),
-    pytest.mark.timeout(600),
 ]
 ROWS = 8192
 

@@ -28,7 +28,7 @@ CASES["demopsd"] = method_overrides("demopsd")
 # A clip that no entry of these batches lies on: there the gradient jumps, and rounding would decide.
 CASES["clipped"] = ["srpo.alpha=0", "srpo.entry_clip=0.02", "srpo.support=teacher", "srpo.policy_gradient=all"]
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")

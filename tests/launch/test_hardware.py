@@ -15,6 +15,7 @@ from verl.single_controller.ray.base import ResourcePoolManager
 from srpo_verl.launch import hardware
 from srpo_verl.launch.hardware import ATTENTION, Machine, choose_attention, needed_cpus, old_driver, problems
 from tests.compose import compose
+from tests.patience import PROCESS
 
 EIGHT = Machine(gpus=8, cpu_set=False, cpus=64, driver="580.65.06", cuda="13.0")
 LAPTOP = Machine(gpus=0, cpu_set=True, cpus=16)
@@ -170,7 +171,7 @@ def test_verls_main_gets_what_was_chosen(tmp_path):
     )
     (tmp_path / "program.py").write_text(program)
     command = [sys.executable, tmp_path / "program.py", f"hydra.run.dir={tmp_path}/run"]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=200)
+    result = subprocess.run(command, capture_output=True, text=True, timeout=PROCESS)
     assert "main got {'attn_implementation': 'sdpa'}" in result.stdout, result.stderr[-2000:]
     assert "srpo: note: flash-attn is not installed" in result.stderr
 

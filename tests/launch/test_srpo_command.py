@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from srpo_verl.launch.srpo_command import check_package, foreign_package
+from tests.patience import PROCESS
 
 OURS = Path(__file__).resolve().parents[2]
 CODE = "from srpo_verl.launch.srpo_command import main; main()"
@@ -17,7 +18,7 @@ CODE = "from srpo_verl.launch.srpo_command import main; main()"
 def srpo(path: list[Path], *words: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, path))}
     command = [sys.executable, "-P", "-c", CODE, *words]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PROCESS, check=False)
 
 
 def test_ours_is_run():

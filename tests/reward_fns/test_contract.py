@@ -10,6 +10,7 @@ import pytest
 import reward_fns
 from reward_fns import compute_score, registry
 from reward_fns.result import DEFAULTS, GraderUnavailable, make_result
+from tests.patience import PROCESS
 
 CASES = [
     ("tiny_arithmetic", "#### 12", "12", 1.0),
@@ -42,7 +43,7 @@ def test_import_is_light():
         "others = {m.partition('.')[0] for m in loaded} - sys.stdlib_module_names;"
         "assert others == {'reward_fns'}, others"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=PROCESS)
 
 
 def test_verl_loads_it_by_package_path():

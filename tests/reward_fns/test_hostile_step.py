@@ -4,11 +4,12 @@ import json
 
 import pytest
 
+from tests.patience import STACK_TEST
 from tests.reward_fns.hostile_reward import HOSTILE
 from tests.stack.launch import run
 from tests.training import tiny_model
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(STACK_TEST)]
 
 
 def test_hostile_completions_in_a_real_step(tmp_path):

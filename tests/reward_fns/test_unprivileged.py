@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.patience import PROCESS
+
 PYTHON = "/usr/bin/python3"
 ROOT = Path(__file__).parents[2]
 NOBODY = 65534
@@ -54,7 +56,7 @@ def test_as_a_plain_user(isolation):
     script = SCRIPT.format(root=str(ROOT), home=str(home), isolation=isolation, python=PYTHON, programs=PROGRAMS)
     try:
         done = subprocess.run(
-            [PYTHON, "-B", "-c", script], user=NOBODY, group=NOBODY, extra_groups=[], cwd="/", timeout=120,
+            [PYTHON, "-B", "-c", script], user=NOBODY, group=NOBODY, extra_groups=[], cwd="/", timeout=PROCESS,
             capture_output=True, text=True, env={"PATH": "/usr/bin:/bin", "HOME": str(home)}, check=False,
         )  # fmt: skip
     finally:

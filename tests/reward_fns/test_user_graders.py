@@ -15,6 +15,7 @@ import reward_fns
 from reward_fns import compute_score, registry
 from reward_fns.workers import Died, Failed, TimedOut, WorkerPool
 from reward_fns.workers import pool as pool_module
+from tests.patience import PROCESS
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "custom_reward"
 
@@ -41,7 +42,7 @@ def grade_in_a_new_process(installed, *calls, cwd="/"):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(installed), root])}
     done = subprocess.run(
         [sys.executable, "-c", code], input=json.dumps(calls), text=True, capture_output=True, env=environment, cwd=cwd,
-        timeout=120, check=True,
+        timeout=PROCESS, check=True,
     )  # fmt: skip
     return json.loads(done.stdout)
 
@@ -215,7 +216,7 @@ def test_workers_end_with_their_owner():
     )
     pids = [int(pid) for pid in done.stdout.split()]
     assert len(pids) == 2
-    end = time.monotonic() + 60
+    end = time.monotonic() + PROCESS
     while any(_alive(pid) for pid in pids) and time.monotonic() < end:
         time.sleep(0.05)
     assert not any(_alive(pid) for pid in pids)

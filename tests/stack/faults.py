@@ -9,14 +9,13 @@ from pathlib import Path
 
 import psutil
 
+from tests.patience import PROCESS, RUN
 from tests.stack.launch import Run, command, settings
 from workflows.process_tree import ProcessTree
 
 # How long the family of a run may take to disappear by itself after its first process has ended. When that one got
 # SIGKILL, Ray's two agents go last: they look for Ray's dead control service for 60 s.
-TAKE_DOWN = 100.0
-# How long it may take to train the first step, on a machine that does other things as well.
-START = 400.0
+TAKE_DOWN = PROCESS
 
 Injection = Callable[[ProcessTree], None]
 
@@ -64,13 +63,16 @@ def run_with_fault(
     delay: float = 0.0,
     overrides: Sequence[str] = (),
     environment: dict[str, str] | None = None,
-    timeout: float = 120,
+    timeout: float = RUN,
     each_step: Callable[[ProcessTree, int], None] | None = None,
 ) -> FaultyRun:
-    """Train; once `after_steps` steps are logged (and `delay` s later) inject; wait at most `timeout` s for the end."""
+    """Train; once `after_steps` steps are logged (and `delay` s later) inject, and wait for the end.
+
+    It is killed `timeout` s after its start.
+    """
     arguments = command(folder, model, steps=steps, overrides=overrides)
     log, metrics = folder / "log.txt", folder / "metrics.jsonl"
-    deadline = time.monotonic() + START
+    deadline = time.monotonic() + timeout
     with ProcessTree(arguments, log=log, env=settings(folder, environment), cwd=folder) as tree:
         start = time.monotonic()
         if inject is not None:
@@ -81,10 +83,8 @@ def run_with_fault(
             time.sleep(delay)
             start = time.monotonic()
             inject(tree)
-        else:
-            timeout += START  # which counts too
         step = 0
-        while tree.poll() is None and time.monotonic() - start < timeout:
+        while tree.poll() is None and time.monotonic() < deadline:
             tree.members()  # remembers descendants before they are orphaned
             if each_step is not None and step < (step := _lines(metrics)):
                 each_step(tree, step)

@@ -15,6 +15,8 @@ from typing import Any
 
 import pandas as pd
 
+from tests.patience import RUN
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
@@ -81,7 +83,7 @@ def run(
     steps: int = 2,
     overrides: Sequence[str] = (),
     environment: dict[str, str] | None = None,
-    timeout: float = 800,
+    timeout: float = RUN,
     kill_after_step: int | None = None,
 ) -> Run:
     """Train `steps` steps into `folder`. Kills the whole process group at `timeout` seconds (returncode -9).

@@ -8,12 +8,13 @@ import math
 import pytest
 from omegaconf import OmegaConf
 
+from tests.patience import STACK_TEST
 from tests.stack.launch import run
 from workflows.tiny.start import build
 from workflows.tiny.warmup import WarmUp
 from workflows.tiny_agent.start import AgentStart
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(STACK_TEST)]
 GROUP = 8
 # Enough for calls that can be read; that some are right and some wrong does not depend on it.
 START = AgentStart(train=32, test=8, warm_up=WarmUp(steps=90, clean_steps=60, batch=32, teacher_batch=8, lr=8e-3))

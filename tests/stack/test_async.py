@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.patience import STACK_TEST
 from tests.stack.faults import kill, run_with_fault
 from tests.stack.launch import run
 from tests.stack.test_faults import WATCH, check_end
 from tests.stack.uneven_agent import LONG
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(STACK_TEST)]
 
 AGENTS = Path(__file__).with_name("uneven_agents.yaml")
 LOOP = "actor_rollout_ref.rollout.agent"

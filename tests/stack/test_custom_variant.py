@@ -10,9 +10,10 @@ import pandas as pd
 import pytest
 
 from tests.examples.variant_package import environment, install
+from tests.patience import STACK_TEST
 from tests.stack.launch import run
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(STACK_TEST)]
 
 
 def test_two_steps_with_every_kind_of_variant(stack_model, tmp_path):

@@ -10,16 +10,17 @@ import sys
 import pandas as pd
 import pytest
 
+from tests.patience import RUN, STACK_TEST
 from tests.stack.launch import ENVIRONMENT, REPOSITORY
 from workflows.evaluate.journal import fingerprint
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(STACK_TEST)]
 
 
 def python(*words, **environment):
     settings = {**os.environ, **ENVIRONMENT, "PYTHONPATH": str(REPOSITORY), **environment}
     done = subprocess.run(
-        [sys.executable, *map(str, words)], env=settings, capture_output=True, text=True, timeout=800, check=False
+        [sys.executable, *map(str, words)], env=settings, capture_output=True, text=True, timeout=RUN, check=False
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     return done.stdout

@@ -7,9 +7,10 @@ import pandas as pd
 import pytest
 
 from srpo_verl.config import FAMILY
+from tests.patience import STACK_TEST
 from tests.stack.launch import run
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(STACK_TEST)]
 
 # Four groups of eight fair coins in each step, and the same four questions in every step.
 GROUP, QUESTIONS = 8, 4

@@ -9,9 +9,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from tests.patience import STACK_TEST
 from tests.stack.faults import kill, run_with_fault
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(STACK_TEST)]
 nightly = pytest.mark.nightly
 
 AGENTS = Path(__file__).with_name("faulty_agents.yaml")

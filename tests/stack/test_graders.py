@@ -11,9 +11,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from tests.patience import STACK_TEST
 from tests.stack.launch import REPOSITORY, run
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(STACK_TEST)]
 
 # One row per grader: data_source, ground truth, and words of the feedback on a reply that says nothing.
 ROWS = {

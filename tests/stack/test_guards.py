@@ -3,10 +3,11 @@
 import pytest
 
 from srpo_verl.training.durable import checkpoint_store as store
+from tests.patience import RUN, STACK_TEST
 from tests.stack.launch import run, write_data
 from workflows.run_errors import explain
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(STACK_TEST)]
 
 
 def test_a_guard_stops_and_what_it_leaves_is_checked_before_it_is_resumed(stack_model, tmp_path):
@@ -16,7 +17,7 @@ def test_a_guard_stops_and_what_it_leaves_is_checked_before_it_is_resumed(stack_
         "trainer.save_freq=10",
         "trainer.resume_mode=auto",
     ]
-    stopped = run(tmp_path, stack_model, steps=5, overrides=overrides, timeout=900)
+    stopped = run(tmp_path, stack_model, steps=5, overrides=overrides, timeout=RUN)
     assert stopped.returncode not in (0, -9), stopped.log[-4000:]
     assert [step["srpo/guards/unmixed"] for step in stopped.steps] == [1, 2]
     # Without a correct rollout in the whole batch nothing is routed, no teacher runs, and the run goes on until then.

@@ -4,9 +4,10 @@ import math
 
 import pytest
 
+from tests.patience import STACK_TEST
 from tests.stack.launch import run
 
-pytestmark = [pytest.mark.stack, pytest.mark.nightly, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.stack, pytest.mark.nightly, pytest.mark.timeout(STACK_TEST)]
 OVERRIDES = ["actor_rollout_ref.rollout.n=8", "actor_rollout_ref.model.lora_rank=4"]
 
 

@@ -4,11 +4,12 @@ import math
 
 import pytest
 
+from tests.patience import STACK_TEST
 from tests.stack.launch import run
 from workflows.inspect.dumped_steps import read_step
 from workflows.inspect.page import build_page
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(STACK_TEST)]
 
 # Four groups of eight fair coins: that none of them is mixed happens once in 10^8.
 GROUP = 8

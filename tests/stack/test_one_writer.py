@@ -20,12 +20,13 @@ import torch
 from srpo_verl.base.lease import TOKEN
 from srpo_verl.base.processes import family_of
 from srpo_verl.verl_names.leftovers import _LEFTOVERS as LEFTOVERS
+from tests.patience import PROCESS, RUN, STACK_TEST
 from tests.stack.exact import EXACT, assert_same
 from tests.stack.launch import ENVIRONMENT, REPOSITORY, write_data
 from workflows.live.run_state import run_state
 from workflows.train.folder import newest_checkpoint
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(3000)]
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(STACK_TEST)]
 
 # A step is a second, a start is most of a minute: later than the last of these steps nothing more would be seen.
 STEPS = 4
@@ -65,7 +66,7 @@ def steps_logged(out: Path) -> list[int]:
     return [json.loads(line)["step"] for file in files for line in file.read_bytes().split(b"\n")[:-1]]
 
 
-def wait_for(what, process: subprocess.Popen, timeout: float = 400) -> None:
+def wait_for(what, process: subprocess.Popen, timeout: float = RUN) -> None:
     deadline = time.monotonic() + timeout
     while not what():
         assert process.poll() is None, process.stdout.read()[-3000:]
@@ -89,8 +90,8 @@ def _in_use(path: Path) -> bool:
 
 def check_all_gone(token: str, memory_before: list[Path]) -> None:
     """Within seconds no process of the run is there, nor its shared memory."""
-    assert psutil.wait_procs(family_of(TOKEN, token), timeout=30)[1] == []
-    deadline = time.monotonic() + 30
+    assert psutil.wait_procs(family_of(TOKEN, token), timeout=PROCESS)[1] == []
+    deadline = time.monotonic() + PROCESS
     while left := [path for path in leftovers() if path not in memory_before]:
         assert time.monotonic() < deadline, left
         time.sleep(0.1)
@@ -101,7 +102,7 @@ def whole(stack_model, tmp_path_factory):
     """A run that was never killed."""
     out = tmp_path_factory.mktemp("whole") / "run"
     process = train(out, stack_model)
-    said, _ = process.communicate(timeout=600)
+    said, _ = process.communicate(timeout=RUN)
     assert process.returncode == 0, said[-3000:]
     return out
 
@@ -132,13 +133,13 @@ def test_killed_at_random_moments_and_resumed_it_is_the_run_that_was_never_kille
     # The record of the run that was killed is still there.
     wait_for(lambda: token_of(out) != token and run_state(out).record.what == "training", process)
     second = train(out, stack_model, "--resume")
-    said = second.communicate(timeout=120)[0]
+    said = second.communicate(timeout=PROCESS)[0]
     assert second.returncode == 1, said
     assert re.search(
         r"belongs to run \w+ \(host \S+, pid \d+\), \w+ since .*srpo attach .*srpo stop .*another folder", said
     )
     token = token_of(out)
-    said, _ = process.communicate(timeout=600)
+    said, _ = process.communicate(timeout=RUN)
     assert process.returncode == 0, said[-3000:]
     check_all_gone(token, before)
     assert steps_logged(out) == list(range(1, STEPS + 1))
@@ -156,7 +157,7 @@ def test_preempted_in_a_stage_it_ends_with_that_steps_checkpoint(stage, stack_mo
     wait_for(lambda: steps_logged(out) and run_state(out).beat.doing == stage, process)
     token = token_of(out)
     process.send_signal(signal.SIGTERM)
-    said, _ = process.communicate(timeout=300)
+    said, _ = process.communicate(timeout=RUN)
     assert process.returncode == 130, said
     stopped = re.search(r"SIGTERM: stopped after step (\d+)\.", said)
     assert stopped, said
@@ -175,7 +176,7 @@ def test_preempted_without_the_time_to_end_its_step_it_loses_the_steps_since_the
     )
     wait_for(lambda: max(steps_logged(out), default=0) >= 3, process)
     process.send_signal(signal.SIGUSR1)
-    said, _ = process.communicate(timeout=300)
+    said, _ = process.communicate(timeout=RUN)
     assert process.returncode == 130, said
     assert "SIGUSR1, and the step did not end within 0 s" in said
     assert int(newest_checkpoint(out).name.rpartition("_")[2]) in (2, 4)
@@ -185,16 +186,16 @@ def test_preempted_without_the_time_to_end_its_step_it_loses_the_steps_since_the
 def test_a_detached_run_goes_on_is_shown_and_is_stopped_with_a_checkpoint(stack_model, tmp_path):
     out = tmp_path / "run"
     begun = train(out, stack_model, "--detach", steps=50)
-    said, _ = begun.communicate(timeout=200)
+    said, _ = begun.communicate(timeout=RUN)
     assert begun.returncode == 0, said
     assert "srpo attach" in said
     shown = srpo("attach", out)
     wait_for(lambda: steps_logged(out), shown)
     token = token_of(out)
     stopped = srpo("stop", out)
-    said, _ = stopped.communicate(timeout=200)
+    said, _ = stopped.communicate(timeout=RUN)
     assert stopped.returncode == 0, said
     assert "stopped: srpo stop on" in said
-    assert "step 1/" in shown.communicate(timeout=60)[0]
+    assert "step 1/" in shown.communicate(timeout=PROCESS)[0]
     assert newest_checkpoint(out).name == f"global_step_{steps_logged(out)[-1]}"
     check_all_gone(token, [])

@@ -7,6 +7,7 @@ import time
 import pytest
 import yaml
 
+from tests.patience import RUN, STACK_TEST
 from tests.stack.launch import write_data
 from tests.stack.two_nodes import DASHBOARD, TwoNodes, available
 from workflows.reproduce.backends import backend_of
@@ -19,7 +20,7 @@ from workflows.reproduce.states import state_of
 pytestmark = [
     pytest.mark.stack,
     pytest.mark.cluster,
-    pytest.mark.timeout(1500),
+    pytest.mark.timeout(STACK_TEST),
     pytest.mark.skipif(not available(), reason="needs root and iproute2 for network namespaces"),
 ]
 
@@ -62,7 +63,7 @@ def test_a_run_over_two_nodes_survives_the_loss_of_one(cluster, stack_model, tmp
         assert any("WorkerDict" in title or "ActorRollout" in title for title in cluster.titles(namespace)), namespace
     cluster.lose(cluster.worker)
 
-    told, _ = first.communicate(timeout=300)
+    told, _ = first.communicate(timeout=RUN)
     assert first.returncode == 1, told
     state = state_of(cell, site, backend)
     assert state.state == "failed"
@@ -75,7 +76,7 @@ def test_a_run_over_two_nodes_survives_the_loss_of_one(cluster, stack_model, tmp
     second = cluster.popen(
         cluster.head, [*command, "--retry-failed"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
-    told, _ = second.communicate(timeout=500)
+    told, _ = second.communicate(timeout=RUN)
     assert second.returncode == 0, told + log_of(cell)[-3000:]
     assert f"started, on from step {before[-1]}" in told
     assert [record.step for record in cell.records()] == list(range(STEPS + 1))
@@ -132,7 +133,7 @@ def log_of(cell):
     return path.read_text(errors="replace") if path.is_file() else ""
 
 
-def wait_until(condition, program, cell, *, timeout=600):
+def wait_until(condition, program, cell, *, timeout=RUN):
     deadline = time.monotonic() + timeout
     while not condition():
         ended = program.poll() is not None

@@ -2,9 +2,10 @@
 
 import pytest
 
+from tests.patience import STACK_TEST
 from tests.stack.launch import run
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(STACK_TEST)]
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,12 @@ import json
 import pytest
 import torch
 
+from tests.patience import RUN, STACK_TEST
 from tests.stack.exact import EXACT, assert_same
 from tests.stack.launch import Run, run, write_data
 
 # What a kill costs is looked at in every run of the tests, by test_one_writer.py; here, that nothing else differs.
-pytestmark = [pytest.mark.stack, pytest.mark.nightly, pytest.mark.timeout(3000)]
+pytestmark = [pytest.mark.stack, pytest.mark.nightly, pytest.mark.timeout(STACK_TEST)]
 
 # What a clock or the machine decides.
 MEASURED = ("timing", "perf/", "actor/perf/", "training/epoch_time")
@@ -21,9 +22,9 @@ def runs(stack_model, tmp_path_factory):
     folder = tmp_path_factory.mktemp("resume")
     data = write_data(stack_model.parent, rows=16)  # an epoch is four steps: the resumed part crosses into the second
     overrides = [*EXACT, f"data.train_files={data}", f"data.val_files={data}"]
-    whole = run(folder / "whole", stack_model, steps=6, overrides=overrides, timeout=900)
+    whole = run(folder / "whole", stack_model, steps=6, overrides=overrides, timeout=RUN)
     assert whole.returncode == 0, whole.log[-4000:]
-    first = run(folder / "cut", stack_model, steps=6, overrides=overrides, timeout=900, kill_after_step=4)
+    first = run(folder / "cut", stack_model, steps=6, overrides=overrides, timeout=RUN, kill_after_step=4)
     assert first.returncode == -9, first.log[-4000:]
     first_steps = first.steps
     second = run(
@@ -31,7 +32,7 @@ def runs(stack_model, tmp_path_factory):
         stack_model,
         steps=6,
         overrides=overrides,
-        timeout=900,
+        timeout=RUN,
         environment={"VERL_FILE_LOGGER_PATH": str(folder / "cut" / "second.jsonl")},
     )
     assert second.returncode == 0, second.log[-4000:]

@@ -9,11 +9,12 @@ import sys
 
 import pytest
 
+from tests.patience import RUN, STACK_TEST
 from tests.stack.launch import ENVIRONMENT, REPOSITORY, write_data
 from workflows.evaluate.checkpoint import check_whole, find_actor
 from workflows.run_reader import read_run
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(STACK_TEST)]
 
 
 def test_a_run_from_its_checks_to_its_summary(stack_model, tmp_path):
@@ -25,7 +26,7 @@ def test_a_run_from_its_checks_to_its_summary(stack_model, tmp_path):
     words += ["trainer.total_training_steps=2", "trainer.save_freq=2", "trainer.test_freq=2"]
     settings = {**os.environ, **ENVIRONMENT, "PYTHONPATH": str(REPOSITORY)}
     done = subprocess.run(
-        [sys.executable, *words], env=settings, capture_output=True, text=True, timeout=800, check=False, cwd=tmp_path
+        [sys.executable, *words], env=settings, capture_output=True, text=True, timeout=RUN, check=False, cwd=tmp_path
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     # Every step was shown while the run went on, each start in a folder of its own.

@@ -4,9 +4,10 @@ import math
 
 import pytest
 
+from tests.patience import STACK_TEST
 from tests.stack.launch import run, write_data
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(STACK_TEST)]
 
 
 def test_two_ranks_reference_mini_batches_and_resume(stack_model, tmp_path):

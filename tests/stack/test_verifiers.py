@@ -5,12 +5,13 @@ import math
 import pytest
 
 from reward_fns.graders.verifiers import unusable
+from tests.patience import STACK_TEST
 from tests.stack.launch import run
 from workflows.prepare.pipeline import prepare
 
 pytestmark = [
     pytest.mark.stack,
-    pytest.mark.timeout(900),
+    pytest.mark.timeout(STACK_TEST),
     pytest.mark.skipif(unusable() is not None, reason=str(unusable())),
 ]
 

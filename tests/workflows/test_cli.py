@@ -4,6 +4,7 @@ from importlib import metadata
 
 from typer.testing import CliRunner
 
+from tests.patience import PROCESS
 from workflows.cli import COMMANDS, app
 from workflows.version import checkout_commit
 
@@ -14,7 +15,7 @@ def test_help_names_every_command_and_imports_none():
         "try: app(['--help'])\nexcept SystemExit: pass\n"
         "assert 'torch' not in sys.modules and 'verl' not in sys.modules"
     )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=PROCESS)
     assert result.returncode == 0, result.stderr
     assert all(name in result.stdout for name in COMMANDS)
 

@@ -8,6 +8,7 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
+from tests.patience import PROCESS
 from workflows import demo
 from workflows.compose_config import ConfigError, compose_config
 from workflows.verl_run import RunFailed
@@ -23,7 +24,7 @@ def run(out, ending="well", **options):
         command=[sys.executable, str(FAKE), ending, "3"],
         builder=options.pop("builder", NOTHING),
         console=console,
-        timeout=30,
+        timeout=PROCESS,
         **options,
     )
     return summary, console.export_text()
@@ -67,7 +68,7 @@ def test_on_a_terminal_a_live_line(tmp_path):
             files=(files := demo.RunFiles(tmp_path)),
             env=demo.run_environment(files, cpu=True),
             observer=screen,
-            timeout=30,
+            timeout=PROCESS,
         )
     assert "held-out accuracy 75.0%" in console.export_text()
 

@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from srpo_verl.base.processes import family_of
+from tests.patience import PROCESS
 from workflows.reaper import TAG
 
 REPOSITORY = Path(__file__).parents[2]
@@ -59,8 +60,8 @@ def test_sigkill_of_the_program_ends_its_family_and_frees_its_shared_memory(whol
         time.sleep(0.01)
     (os.killpg if whole_group else os.kill)(parent.pid, signal.SIGKILL)
     parent.wait()
-    assert psutil.wait_procs(family, timeout=60)[1] == []
-    deadline = time.monotonic() + 60
+    assert psutil.wait_procs(family, timeout=PROCESS)[1] == []
+    deadline = time.monotonic() + PROCESS
     while memory.exists():
         assert time.monotonic() < deadline
         time.sleep(0.05)

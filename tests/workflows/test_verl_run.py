@@ -10,6 +10,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from srpo_verl.cpu.environment import ROLLOUT_ENVIRONMENT
+from tests.patience import PROCESS
 from workflows.verl_run import (
     LOADING,
     RAY,
@@ -39,7 +40,7 @@ class Listener:
         self.steps.append(record.step)
 
 
-def run(folder, ending, *options, timeout=30.0, observer=None, **env):
+def run(folder, ending, *options, timeout=PROCESS, observer=None, **env):
     files = RunFiles(folder)
     return watch(
         [sys.executable, str(FAKE), ending, "3", *options],

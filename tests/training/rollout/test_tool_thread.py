@@ -9,6 +9,7 @@ import pytest
 
 from srpo_verl.training.rollout import tool_thread
 from srpo_verl.training.rollout.tool_thread import NoAnswer, ToolFailed, ToolThread
+from tests.patience import PROCESS
 
 
 async def five():
@@ -63,7 +64,7 @@ def test_a_call_that_waits_is_cancelled_at_its_deadline():
 
     with pytest.raises(NoAnswer):
         asyncio.run(ToolThread().run(waits, 0.1))
-    assert cancelled.wait(30)
+    assert cancelled.wait(PROCESS)
 
 
 def test_too_many_functions_that_do_not_return_are_refused(monkeypatch):
@@ -111,7 +112,7 @@ def test_no_call_begins_twice_or_after_its_deadline_and_threads_that_were_replac
     assert asyncio.run(all_of_them()) == [0, 1, 2, 3]
     assert counts == {0: 1, 1: 1, 2: 1, 3: 1}
     started = [thread for thread in threading.enumerate() if thread.name == "tools" and thread not in before]
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PROCESS
     while len([thread for thread in started if thread.is_alive()]) > 1 and time.monotonic() < deadline:
         time.sleep(0.01)
     assert len([thread for thread in started if thread.is_alive()]) <= 1, "only the one in use is left"

@@ -11,6 +11,7 @@ import ray
 
 from srpo_verl.training.watch.heartbeats import Heartbeats
 from srpo_verl.training.watch.rank_failure import failure_kept
+from tests.patience import PROCESS
 from tests.ray_node import ray_node
 
 pytestmark = pytest.mark.slow
@@ -39,7 +40,7 @@ def test_the_dead_and_the_busy_are_told_apart(actors):
     pids = {name: ray.get(actor.pid.remote()) for name, actor in actors.items()}
     busy.work.remote(1000)
     heartbeats = Heartbeats()
-    deadline = time.monotonic() + 200
+    deadline = time.monotonic() + PROCESS
     # On a busy machine the idle one may be slow too: until it answers, and the other is silent.
     while (said := heartbeats.silent(longer_than=1)) == [] or len(said) > 1:
         assert time.monotonic() < deadline, said
@@ -65,7 +66,7 @@ def test_a_rank_that_raised_is_named_while_the_others_wait_for_it(actors):
     pid = ray.get(failed.pid.remote())
     calls = [waiting.work.remote(1000), failed.update.remote()]  # asked for in the order of the ranks, as verl does
     heartbeats = Heartbeats()
-    deadline = time.monotonic() + 200
+    deadline = time.monotonic() + PROCESS
     while time.monotonic() < deadline and not (said := heartbeats.look(ranks)):
         time.sleep(0.05)
     assert said == [f"rank 1 (pid {pid}) has failed: update raised ValueError: the divergence is negative"]
@@ -85,7 +86,7 @@ def test_a_server_that_outlives_its_engine_is_named(actors):
     server = {"vLLM server 0": actors["idle"]}
     ray.get(actors["idle"].__ray_call__.remote(give_engine))
     heartbeats = Heartbeats()
-    deadline = time.monotonic() + 200
+    deadline = time.monotonic() + PROCESS
     while not heartbeats._pids and time.monotonic() < deadline:
         assert heartbeats.look(server, engines=server) == []
         time.sleep(0.05)
@@ -100,7 +101,7 @@ def test_a_server_that_does_not_show_its_engine_ends_the_run(actors):
     """As if verl or vLLM had renamed it: its death would never be seen."""
     server = {"vLLM server 0": actors["idle"]}
     heartbeats = Heartbeats()
-    deadline = time.monotonic() + 200
+    deadline = time.monotonic() + PROCESS
     while time.monotonic() < deadline and not (dead := heartbeats.look(server, engines=server)):
         time.sleep(0.05)
     assert dead == ["vLLM server 0 cannot be watched: AttributeError: 'Worker' object has no attribute 'engine'"]
@@ -115,7 +116,7 @@ def test_an_actor_killed_by_rays_memory_monitor_is_dead():
     with ray_node(_system_config={"memory_usage_threshold": 0.01, "memory_monitor_refresh_ms": 200}):
         actors = {"agent loop worker 0": ray.remote(num_cpus=0)(Worker).remote()}
         heartbeats = Heartbeats()
-        deadline = time.monotonic() + 200
+        deadline = time.monotonic() + PROCESS
         while time.monotonic() < deadline and not (dead := heartbeats.look(actors)):
             time.sleep(0.2)
         assert len(dead) == 1

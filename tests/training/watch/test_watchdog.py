@@ -7,6 +7,7 @@ import pytest
 
 from srpo_verl.config import WatchdogConfig
 from srpo_verl.training.watch.watchdog import Watchdog, within
+from tests.patience import PROCESS
 
 
 def watchdog(dead=(), details=(), grace=0.0, **limits):
@@ -23,7 +24,7 @@ def watchdog(dead=(), details=(), grace=0.0, **limits):
 
 
 def wait_for(reports):
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PROCESS
     while not reports and time.monotonic() < deadline:
         time.sleep(0.01)
     return reports[0]

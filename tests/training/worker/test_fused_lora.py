@@ -6,7 +6,7 @@ import torch
 from tests.training import lora, tiny_model
 from tests.training.worker_process import run_ranks
 
-pytestmark = [pytest.mark.timeout(600), pytest.mark.needs_cpu_set]
+pytestmark = pytest.mark.needs_cpu_set
 LORA = [
     "actor_rollout_ref.model.lora_rank=4",
     "actor_rollout_ref.model.lora_alpha=8",

@@ -21,7 +21,6 @@ from tests.training import lora, naive_step, scenarios, tiny_model
 from tests.training.rows import make_batch
 from tests.training.worker_process import run_ranks
 
-pytestmark = pytest.mark.timeout(600)
 MODULE = "srpo.variant_modules=[tests.training.variants_for_tests]"
 K = 8
 BATCH = {"longer": 3}

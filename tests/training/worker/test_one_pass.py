@@ -8,7 +8,7 @@ from tests.training import naive_step, output_scenarios, scenarios, tiny_model
 from tests.training.rows import make_batch
 from tests.training.worker_process import run_ranks
 
-pytestmark = [pytest.mark.timeout(600), pytest.mark.needs_cpu_set]
+pytestmark = pytest.mark.needs_cpu_set
 PLAIN = ["srpo.one_pass=false"]
 FUSED = ["srpo.fused_linear=true"]
 CUTS = {

@@ -16,7 +16,7 @@ from workflows.gpu_check.planned import allocated
 from workflows.plan.gpus import GPUS
 from workflows.plan.plan import plan_config
 
-pytestmark = [pytest.mark.timeout(600), pytest.mark.needs_cpu_set]
+pytestmark = pytest.mark.needs_cpu_set
 # By pass the moments of the plan.
 MOMENTS = {"old log-probs": ["old log-probs"], "teacher": ["teacher"], "update": ["loss", "backward", "optimizer step"]}
 WIDE = {"hidden_size": 1024, "intermediate_size": 3072, "num_hidden_layers": 8, "num_attention_heads": 16}

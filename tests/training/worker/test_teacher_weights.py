@@ -9,7 +9,6 @@ from srpo_verl.training.worker.teacher_weights import TeacherWeights
 from tests.training import naive_step, scenarios, tiny_model
 from tests.training.worker_process import run_ranks
 
-pytestmark = pytest.mark.timeout(600)
 ON_DEVICE = ["srpo.teacher.offload_policy=false"]
 BETWEEN_PASSES = [*ON_DEVICE, "srpo.teacher.param_offload=true"]
 ACTOR_TOO = [*BETWEEN_PASSES, "actor_rollout_ref.actor.fsdp_config.param_offload=true"]

@@ -44,7 +44,7 @@ CUTS = {
     "dynamic": {"use_dynamic_bsz": True},
 }
 
-pytestmark = [pytest.mark.timeout(600), pytest.mark.needs_cpu_set]
+pytestmark = pytest.mark.needs_cpu_set
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,6 @@ from srpo_verl.variants import VariantError
 from tests.training import scenarios, tiny_model
 from tests.training.worker_process import run_ranks
 
-pytestmark = pytest.mark.timeout(600)
 MODULE = "srpo.variant_modules=[tests.training.variants_for_tests]"
 
 

@@ -9,7 +9,7 @@ from tests.training.lora import LORA
 from tests.training.rows import make_batch
 from tests.training.worker_process import run_ranks
 
-pytestmark = [pytest.mark.timeout(600), pytest.mark.needs_cpu_set]
+pytestmark = pytest.mark.needs_cpu_set
 EXACT = "srpo.teacher.lora_ema=exact"
 MODULE = "srpo.variant_modules=[tests.training.variants_for_tests]"
 

@@ -6,7 +6,7 @@ import torch
 from tests.training import scenarios, tiny_model
 from tests.training.worker_process import run_ranks
 
-pytestmark = [pytest.mark.timeout(900), pytest.mark.slow, pytest.mark.needs_cpu_set]
+pytestmark = [pytest.mark.slow, pytest.mark.needs_cpu_set]
 # A schedule that moves at every step, so that a forgotten one is seen.
 SCHEDULE = ["actor_rollout_ref.actor.optim.lr_warmup_steps=4", "actor_rollout_ref.actor.optim.lr_scheduler_type=cosine"]
 

@@ -23,7 +23,7 @@ CUTS = {
     "with_entropy": {"calculate_entropy": True},
 }
 
-pytestmark = [pytest.mark.timeout(600), pytest.mark.needs_cpu_set]
+pytestmark = pytest.mark.needs_cpu_set
 
 
 @pytest.fixture(scope="module")

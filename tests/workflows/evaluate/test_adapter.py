@@ -11,7 +11,7 @@ from tests.training.worker_process import run_ranks
 from workflows.evaluate.checkpoint import resolve_model
 from workflows.evaluate.held_checkpoint import CheckpointError
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.needs_cpu_set]
+pytestmark = [pytest.mark.slow, pytest.mark.needs_cpu_set]
 
 
 @pytest.fixture(scope="module")

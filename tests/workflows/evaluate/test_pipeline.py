@@ -16,6 +16,7 @@ import pytest
 from reward_fns import compute_score
 from srpo_verl.base.lease import FolderTakenError, LeaseLostError, take
 from srpo_verl.base.lease_files import claim, newest_record
+from tests.patience import PROCESS
 from workflows.evaluate.engine import Answer, Sampling
 from workflows.evaluate.grading import load_reward
 from workflows.evaluate.journal import SettingsDifferError, fingerprint
@@ -114,10 +115,10 @@ def test_killed_and_started_again(tmp_path):
     program = Path(__file__).with_name("killed_evaluation.py")
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
     command = [sys.executable, str(program), str(tmp_path)]
-    killed = subprocess.run([*command, "2"], env=environment, timeout=60, check=False)
+    killed = subprocess.run([*command, "2"], env=environment, timeout=PROCESS, check=False)
     assert killed.returncode == -signal.SIGKILL
     assert len((tmp_path / "items.jsonl").read_text().splitlines()) == 2
-    subprocess.run([*command, "none"], env=environment, timeout=60, check=True)
+    subprocess.run([*command, "none"], env=environment, timeout=PROCESS, check=True)
     numbers = [json.loads(line)["number"] for line in (tmp_path / "items.jsonl").read_text().splitlines()]
     assert numbers == [0, 1, 2, 3, 4]
     graded = (tmp_path / "graded.txt").read_text().split()

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from srpo_verl.base.lease import take
 from srpo_verl.training.durable import checkpoint_store
+from tests.patience import PROCESS
 from tests.training import lora, tiny_model
 from tests.workflows.evaluate import sharded_checkpoint
 from tests.workflows.export import runs
@@ -43,7 +44,7 @@ def test_shards_of_two_ranks_become_the_actor_in_bfloat16(model, tmp_path):
     step = checkpoint_store.step_folder(run, 10)
     checkpoint_store.begin(step, 10)
     command = [sys.executable, "-m", sharded_checkpoint.__name__, str(model), str(step), "2"]
-    subprocess.run(command, check=True, timeout=240)
+    subprocess.run(command, check=True, timeout=PROCESS)
     (step / "store").unlink(missing_ok=True)
     shutil.copy(model / "generation_config.json", step / "actor" / "huggingface")
     checkpoint_store.finish(step, step=10, run=runs.TOKEN)

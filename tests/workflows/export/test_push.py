@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from tests.patience import PROCESS
 from tests.training import tiny_model
 from tests.workflows.export import runs
 from tests.workflows.export.fake_hub import TOKEN, FakeHub
@@ -35,7 +36,7 @@ def push(hub, run, to, *more, token=TOKEN):
     env |= {"HF_TOKEN": token} if token else {}
     words = ["export", str(run), "--to", str(to), "--push", "me/mine", *more]
     command = [sys.executable, "-m", "workflows.cli", *words]
-    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=240)
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=PROCESS)
 
 
 def test_a_new_repository_is_private_and_holds_the_export(hub, run, tmp_path):

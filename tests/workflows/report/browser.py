@@ -13,6 +13,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from tests.patience import PROCESS
+
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 FLAGS = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
@@ -23,7 +25,7 @@ FLAGS = (
 class Page:
     """One page. `events` is everything the browser reported about it."""
 
-    def __init__(self, profile: Path, *, timeout: float = 60):
+    def __init__(self, profile: Path, *, timeout: float = PROCESS):
         self.timeout = timeout
         self.events: list[dict[str, Any]] = []
         self._answers: dict[int, dict[str, Any]] = {}

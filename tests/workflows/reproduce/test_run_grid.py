@@ -14,6 +14,7 @@ import pytest
 
 from srpo_verl.base.processes import family_of
 from srpo_verl.training.durable import checkpoint_store as store
+from tests.patience import PROCESS
 from workflows.reproduce.backends import backend_of
 from workflows.reproduce.backends.local import CELL_VARIABLE
 from workflows.reproduce.cell_files import Start, cell_lease
@@ -38,7 +39,7 @@ def test_killed_at_random_moments_nothing_is_lost_and_nothing_repeated(laborator
         command = [sys.executable, "-c", program, *laboratory.command[2:3], *laboratory.command[4:]]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         goal = len(laboratory.steps_done()) + moment.randint(5, 14)
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + PROCESS
         while len(laboratory.steps_done()) < goal and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)

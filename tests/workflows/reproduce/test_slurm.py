@@ -10,6 +10,7 @@ import time
 
 import pytest
 
+from tests.patience import PROCESS
 from workflows.reproduce import run_cell
 from workflows.reproduce.backends import backend_of
 from workflows.reproduce.cell_files import read_start
@@ -103,7 +104,7 @@ def test_a_cell_runs_over_its_allocation_and_leaves_nothing(slurm):
     assert slurm.run(chosen) == [("started", chosen[0].name), ("done", chosen[0].name)]
     output = (chosen[0].folder / "slurm.log", slurm.here / "output")
     assert sum(path.read_text().count("stand-in: ray started") for path in output if path.exists()) == 2
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PROCESS
     while (left := [line for line in processes() if str(slurm.folder) in line]) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not left

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from srpo_verl.base.lease import FolderTakenError, take
 from srpo_verl.training.durable import checkpoint_store
+from tests.patience import PROCESS
 from workflows.cli import app
 from workflows.compose_config import ConfigError, compose_config
 from workflows.doctor.check import Status
@@ -36,7 +37,9 @@ def start(tmp_path, monkeypatch):
         command = [sys.executable, "-m", "tests.workflows.train.fake_run", str(out), ending, str(steps), name]
         with (tmp_path / "shown.txt").open("a") as shown:
             console = Console(file=shown, width=200)
-            return train("srpo_tiny", out=out, checks=False, console=console, command=command, timeout=60, **options)
+            return train(
+                "srpo_tiny", out=out, checks=False, console=console, command=command, timeout=PROCESS, **options
+            )
 
     return one
 
@@ -98,7 +101,7 @@ def test_the_run_gets_the_folder_from_its_command_and_says_that_it_was_stopped(t
     out = tmp_path / "run"
     command = [sys.executable, "-c", code, str(out)]
     with pytest.raises(RunStopped, match=r"SIGTERM: stopped after step 3\."):
-        train("srpo_tiny", out=out, checks=False, console=Console(quiet=True), command=command, timeout=60)
+        train("srpo_tiny", out=out, checks=False, console=Console(quiet=True), command=command, timeout=PROCESS)
 
 
 @pytest.fixture
@@ -112,7 +115,15 @@ def dumps(tmp_path, monkeypatch):
             run, "verl_command", lambda name, settings, words: seen.append((settings, words)) or ["true"]
         )
         quiet = Console(quiet=True)
-        train(f"{tmp_path}/mine", overrides, out=tmp_path / "run", checks=False, console=quiet, fresh=True, timeout=60)
+        train(
+            f"{tmp_path}/mine",
+            overrides,
+            out=tmp_path / "run",
+            checks=False,
+            console=quiet,
+            fresh=True,
+            timeout=PROCESS,
+        )
         (settings, words), *_ = seen
         started = compose_config(f"{tmp_path}/mine", [*(f"{key}={value}" for key, value in settings.items()), *words])
         return {key: OmegaConf.select(started, key) for key in DUMPS}
