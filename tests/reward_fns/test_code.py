@@ -256,7 +256,7 @@ def test_unusable_tests_are_an_error_never_a_pass(bad):
         ("\ufeff```python\na\n```", "a"),
         ("```python\r\na\r\nb\r\n```\r\n", "a\nb"),
         ("```python\nwrong\n```</think>```python\na\n```", "a"),
-        ("  ```python\n  a\n  ```", "  a"),
+        ("  ```python\n  a\n  ```", "a"),
         ("def f():\n    return 1", "def f():\n    return 1"),
         ("I cannot do this.", ""),
         ("", ""),
