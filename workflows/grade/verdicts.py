@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 from reward_fns import compute_score, registry
+from reward_fns.result import BadSettings
 from reward_fns.workers import Died, Failed, TimedOut, WorkerPool
 from workflows.grade.completions import Completion
 
 RIVAL_SECONDS = 10.0  # of CPU time, for one verdict of a grader that is not ours
 MATH, CODE = "reward_fns.graders.math", "reward_fns.graders.code"
+
+
+class RewardError(ValueError):
+    """The reward in question cannot grade a completion; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -54,12 +60,17 @@ class Graded:
 
 
 def of_reward(reward: Callable[..., Any]) -> Grader:
-    """Any reward function of verl's form."""
+    """Any reward function of verl's form. The grader raises RewardError where it raises, or gives no score."""
 
     def grade(item: Completion) -> Verdict:
-        result = reward(
-            data_source=item.source, solution_str=item.solution, ground_truth=item.gold, extra_info=dict(item.extra)
-        )
+        try:
+            result = reward(
+                data_source=item.source, solution_str=item.solution, ground_truth=item.gold, extra_info=dict(item.extra)
+            )
+        except (BadSettings, registry.UnknownDataSource):
+            raise
+        except Exception as error:
+            raise RewardError(f"the reward raises {type(error).__name__}: {error}") from error
         found: Mapping[str, Any] = result if isinstance(result, Mapping) else {"score": result}
         pred = str(found.get("pred") or "")
         if found.get("infra_error"):
@@ -68,9 +79,19 @@ def of_reward(reward: Callable[..., Any]) -> Grader:
         reason = str(found.get("feedback") or "")
         if found.get("timed_out"):
             reason = f"out of time. {reason}"
-        return Verdict(float(found["score"]), pred, reason)
+        return Verdict(_score(found.get("score")), pred, reason)
 
     return grade
+
+
+def _score(value: Any) -> float:
+    try:
+        score = float(value)
+    except (TypeError, ValueError):
+        score = math.nan
+    if math.isnan(score):
+        raise RewardError(f"the reward gives no score: {value!r}. verl takes a number, or a dict with one as `score`")
+    return score
 
 
 def of_mode(mode: str) -> Grader:
@@ -121,7 +142,10 @@ def grade_all(
     """What each of the graders says to each completion; `on_row` is called after each."""
 
     def grade(item: Completion) -> Graded:
-        found = Graded(item, {name: grader(item) for name, grader in graders.items()})
+        try:
+            found = Graded(item, {name: grader(item) for name, grader in graders.items()})
+        except RewardError as error:
+            raise RewardError(f"completion {items.index(item) + 1}: {error}") from error
         on_row()
         return found
 
