@@ -44,11 +44,12 @@ def read_rows(path: Path) -> list[Any]:
     """The rows of a file; what cannot be parsed comes back as the error."""
     if path.suffix == ".parquet":
         return importlib.import_module("pyarrow.parquet").read_table(path).to_pylist()
-    text = path.read_text(encoding="utf-8")
+    text = path.read_text(encoding="utf-8-sig")
     if text.lstrip().startswith("["):
         return list(json.loads(text))
     rows: list[Any] = []
-    for line in filter(str.strip, text.splitlines()):
+    # Not `splitlines`: JSON takes the line separators of Unicode into a text as they are.
+    for line in filter(str.strip, text.split("\n")):
         try:
             rows.append(json.loads(line))
         except ValueError as error:
@@ -186,7 +187,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m reward_fns.check", description=__doc__.split("\n\n")[0])
     parser.add_argument("--data", type=Path, nargs="+", default=[], help="JSON lines, JSON or Parquet files")
-    parser.add_argument("--source", help="data source of rows that do not name one")
+    parser.add_argument("--source", help="data source of all rows, whatever they name")
     parser.add_argument("--allow-no-reference", action="store_true", help="code rows need no reference solution")
     parser.add_argument("--threads", type=int, default=4)
     parser.add_argument("--sources", action="store_true", help="list the registered data sources and end")

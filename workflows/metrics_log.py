@@ -71,7 +71,7 @@ def read_what_can_be_read(path: Path) -> tuple[list[Record], list[str]]:
     content = path.read_bytes()
     records, problems, unreadable = [], [], []
     undefined: Counter[str] = Counter()
-    *lines, rest = content.split(b"\n")
+    lines = content.split(b"\n")
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
@@ -80,14 +80,17 @@ def read_what_can_be_read(path: Path) -> tuple[list[Record], list[str]]:
         except ValueError:
             unreadable.append(number)
             continue
-        finite = {name: value for name, value in record.data.items() if math.isfinite(value)}
+        finite = {name: value for name, value in record.data.items() if _is_finite(value)}
         # verl's logger writes NaN and infinity as null.
         undefined.update(name for name, value in json.loads(line)["data"].items() if value is None)
         undefined.update(record.data.keys() - finite.keys())
         records.append(Record(record.step, finite))
+    half_written = unreadable[-1:] == [len(lines)]
+    if half_written:
+        unreadable.pop()
     if unreadable:
         problems.append(f"{path.name}: lines that cannot be read and are left out: {_some(unreadable)}")
-    if rest.strip():
+    if half_written:
         problems.append(f"{path.name}: its last line is half written and is left out")
     problems += [f"{path.name}: {count} values of {name} are not finite" for name, count in sorted(undefined.items())]
     return records, problems
@@ -96,6 +99,14 @@ def read_what_can_be_read(path: Path) -> tuple[list[Record], list[str]]:
 def series(records: Sequence[Record], *names: str) -> list[tuple[int, float]]:
     """(step, value) of the records that have one of `names`."""
     return [(record.step, value) for record in records if (value := record.get(*names)) is not None]
+
+
+def _is_finite(value: float) -> bool:
+    """Whether it is a number that a float can hold: JSON has integers of any size."""
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
 
 
 def _some(numbers: Sequence[int]) -> str:
@@ -108,5 +119,5 @@ def _record(line: bytes, path: Path) -> Record:
         entry = json.loads(line)
         numbers = {key: value for key, value in entry["data"].items() if isinstance(value, int | float)}
         return Record(step=int(entry["step"]), data=numbers)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise ValueError(f"{path}: not a line of verl's file logger: {line[:200]!r}") from error

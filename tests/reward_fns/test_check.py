@@ -5,7 +5,7 @@ import json
 import pytest
 
 from reward_fns import register, registry
-from reward_fns.check import check_file, main
+from reward_fns.check import check_file, main, read_rows
 
 
 def row(source, prompt, gold, **extra):
@@ -113,3 +113,10 @@ def test_gold_answers_of_a_grader_of_ones_own_are_said_not_to_be_graded(tmp_path
     assert "1 own_source, 1 gsm8k; 0 problems\n  gold answers not graded: own_source has" in capsys.readouterr().out
     assert main(["--data", str(write(tmp_path / "rows.jsonl", SOUND[:1]))]) == 0
     assert "not graded" not in capsys.readouterr().out
+
+
+def test_lines_end_where_json_says_and_a_byte_order_mark_is_no_text(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    text = json.dumps(row("gsm8k", "a\u2028b\u0085c", "3"), ensure_ascii=False)
+    path.write_bytes(b"\xef\xbb\xbf" + f"{text}\r\n{json.dumps(row('gsm8k', 'd', '4'))}\n".encode())
+    assert [found["reward_model"]["ground_truth"] for found in read_rows(path)] == ["3", "4"]

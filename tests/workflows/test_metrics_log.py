@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from workflows.metrics_log import MetricsLog, Record, read_metrics
+from workflows.metrics_log import MetricsLog, Record, read_metrics, read_what_can_be_read
 
 
 def test_an_incomplete_line_is_left_for_later(tmp_path):
@@ -42,3 +42,25 @@ def test_what_is_wrong_is_said(tmp_path):
     (tmp_path / "bad.jsonl").write_text('{"step": 1}\n')
     with pytest.raises(ValueError, match="not a line of verl's file logger"):
         read_metrics(tmp_path / "bad.jsonl")
+
+
+def test_a_whole_line_counts_without_its_end_and_half_a_line_does_not(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    lines = [json.dumps({"step": step, "data": {"a": 0.5}}) for step in (1, 2)]
+    path.write_text("\n".join(lines))
+    assert read_what_can_be_read(path) == ([Record(1, {"a": 0.5}), Record(2, {"a": 0.5})], [])
+    path.write_text("\n".join(lines)[:-3])
+    records, problems = read_what_can_be_read(path)
+    assert records == [Record(1, {"a": 0.5})]
+    assert problems == ["metrics.jsonl: its last line is half written and is left out"]
+
+
+def test_numbers_that_no_float_holds_are_not_finite(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(f'{{"step": 1, "data": {{"a": 1{"0" * 400}, "b": 2}}}}\n{{"step": Infinity, "data": {{}}}}\n')
+    records, problems = read_what_can_be_read(path)
+    assert records == [Record(1, {"b": 2})]
+    assert problems == [
+        "metrics.jsonl: lines that cannot be read and are left out: 2",
+        "metrics.jsonl: 1 values of a are not finite",
+    ]

@@ -18,14 +18,17 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_mar
 @app.command()
 def main(
     file: Annotated[
-        Path, typer.Argument(help="Completions with their gold answers: JSON lines, JSON or Parquet.", exists=True)
+        Path,
+        typer.Argument(
+            help="Completions with their gold answers: JSON lines, JSON or Parquet.", exists=True, dir_okay=False
+        ),
     ],
     reward: Annotated[
         str, typer.Option(help="pkg://module or a file with a reward function of verl's form.")
     ] = "pkg://reward_fns",
     reward_name: Annotated[str, typer.Option(help="The function's name.")] = "compute_score",
     reward_kwargs: Annotated[str, typer.Option(help="Its further arguments, as JSON.")] = "{}",
-    source: Annotated[str | None, typer.Option(help="Data source of rows that name none.")] = None,
+    source: Annotated[str | None, typer.Option(help="Data source of all rows, whatever they name.")] = None,
     rows: Annotated[int | None, typer.Option(min=1, help="Only the first so many rows.")] = None,
     show: Annotated[int, typer.Option(min=0, help="How many disputed completions the table shows.")] = 40,
     out: Annotated[Path | None, typer.Option(help="An HTML page with all completions.")] = None,
@@ -39,6 +42,7 @@ def main(
     has not one verdict.
     """
     from reward_fns.workers import WorkerPool
+    from srpo_verl.base.files import write_atomically
     from workflows.evaluate.grading import load_reward
     from workflows.grade.completions import read_completions
     from workflows.grade.page import page
@@ -66,8 +70,12 @@ def main(
     if len(disputed) > show:
         console.print(f"... and {len(disputed) - show} more; --out FILE.html has all of them", highlight=False)
     if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(page(graded, f"Verdicts on {file.name}"), encoding="utf-8")
+        try:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(out, page(graded, f"Verdicts on {file.name}"))
+        except OSError as error:
+            errors.print(f"cannot write {out}: {error.strerror}", style="red", markup=False, soft_wrap=True)
+            raise typer.Exit(1) from error
         console.print(f"{out}: {len(graded)} completions", highlight=False)
     if undecided := why_undecided(graded):
         errors.print(undecided, markup=False, highlight=False, soft_wrap=True)
@@ -90,9 +98,12 @@ def _totals(graded: list[Graded]) -> Table:
 
 
 def _disputes(rows: list[tuple[int, Graded]]) -> Table:
-    table = Table(title="Judged differently", show_lines=False)
-    for name in ("row", "source", "gold", "read", *rows[0][1].verdicts, "expected", "why"):
-        table.add_column(name, overflow="ellipsis", no_wrap=True, max_width=28)
+    # Row numbers and verdicts are whole at 80 columns; the texts share what is left.
+    table = Table(title="Judged differently", box=None, padding=(0, 1, 0, 0))
+    graders = list(rows[0][1].verdicts)
+    for name in ("row", "source", "gold", "read", *graders, "expected", "why"):
+        least = len(name) if name in ("row", *graders) else None
+        table.add_column(name, overflow="ellipsis", no_wrap=True, min_width=least, max_width=28)
     for number, row in rows:
         first = next(iter(row.verdicts.values()))
         expected = "" if row.completion.expected is None else f"{row.completion.expected:g}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,14 +32,20 @@ def read_completions(path: Path, source: str | None = None, rows: int | None = N
     Raises:
         ValueError or TypeError: a row is no object, or lacks something; the message says which row and what.
     """
+    try:
+        read = read_rows(path)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read: {error}") from error
     found = []
-    for number, row in enumerate(read_rows(path)[:rows], 1):
+    for number, row in enumerate(read[:rows], 1):
         if not isinstance(row, Mapping):
             raise TypeError(f"{path}, row {number}: {row}")
         try:
             found += _of_row(row, source)
         except KeyError as error:
             raise ValueError(f"{path}, row {number}: no {error.args[0]} (the row has {', '.join(row)})") from None
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{path}, row {number}: {error}") from None
     if not found:
         raise ValueError(f"{path} holds no completion")
     return found
@@ -46,22 +53,33 @@ def read_completions(path: Path, source: str | None = None, rows: int | None = N
 
 def _of_row(row: Mapping[str, Any], source: str | None) -> list[Completion]:
     model = row.get("reward_model")
-    gold = model.get("ground_truth") if isinstance(model, Mapping) else _first(row, GOLD, "gold answer")
+    gold = model.get("ground_truth") if isinstance(model, Mapping) else None
+    gold = _first(row, GOLD, "gold answer") if gold is None else gold
     name = source or row.get("data_source") or row.get("dataset")
     if not name:
         raise KeyError("data_source; give --source")
     samples = row.get("samples")  # one row per question, as srpo evaluate writes it
+    if samples and not (isinstance(samples, list) and all(isinstance(one, Mapping) for one in samples)):
+        raise TypeError("samples must be a list of objects")
+    extra = row.get("extra_info") or {}
+    if not isinstance(extra, Mapping):
+        raise TypeError(f"extra_info must be an object, not {extra!r}")
     texts = (
         [_first(sample, SOLUTION, "solution") for sample in samples] if samples else [_first(row, SOLUTION, "solution")]
     )
-    expected = row.get("expected")
-    return [
-        Completion(
-            str(name), str(text), gold, dict(row.get("extra_info") or {}),
-            None if expected is None else float(expected), str(row.get("kind") or row.get("note") or ""),
-        )
-        for text in texts
-    ]  # fmt: skip
+    expected = None if row.get("expected") is None else _score(row["expected"])
+    note = str(row.get("kind") or row.get("note") or "")
+    return [Completion(str(name), str(text), gold, dict(extra), expected, note) for text in texts]
+
+
+def _score(expected: Any) -> float:
+    try:
+        score = float(expected)
+    except (TypeError, ValueError):
+        score = math.nan
+    if not math.isfinite(score):
+        raise ValueError(f"expected must be a score, not {expected!r}")
+    return score
 
 
 def _first(row: Mapping[str, Any], names: tuple[str, ...], what: str) -> Any:

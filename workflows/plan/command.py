@@ -17,6 +17,7 @@ from workflows.plan.gpus import GIB, GPU, GPUS, gpu_called, gpu_of
 from workflows.plan.memory import Moment
 from workflows.plan.plan import Plan, plan_config
 from workflows.plan.shapes import KNOWN
+from workflows.verl_run import hydra_value
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
@@ -63,7 +64,7 @@ def main(
     warnings.simplefilter("ignore")
     extra = [f"trainer.nnodes={nodes}"] if nodes else []
     extra += [f"trainer.n_gpus_per_node={gpus}"] if gpus else []
-    extra += [f"actor_rollout_ref.model.path={model}"] if model else []
+    extra += [f"actor_rollout_ref.model.path={hydra_value(model)}"] if model else []
     try:
         config = compose_config(config_name, [*(overrides or ()), *extra])
         chosen = None if config.trainer.device == "cpu" else gpu_of(gpu) if gpu else gpu_here()

@@ -127,6 +127,7 @@ def settings_of(config: DictConfig, *, shape: ModelShape | None = None, flash_at
     group, data, trainer = config.actor_rollout_ref, config.data, config.trainer
     actor, rollout, model = group.actor, group.rollout, group.model
     engine, srpo = actor.fsdp_config, srpo_settings(config.srpo)
+    _check_numbers(config)
     if actor.strategy not in ("fsdp", "fsdp2"):
         raise ValueError(f"actor_rollout_ref.actor.strategy={actor.strategy}: only fsdp2 and fsdp are planned for")
     if trainer.v1.trainer_mode == "srpo_separate_async":
@@ -204,6 +205,20 @@ def settings_of(config: DictConfig, *, shape: ModelShape | None = None, flash_at
         storage_units=config.transfer_queue.backend.SimpleStorage.num_data_storage_units,
         asynchronous=trainer.v1.trainer_mode == "srpo_colocate_async",
     )
+
+
+def _check_numbers(config: DictConfig) -> None:
+    for key in (
+        "data.max_prompt_length",
+        "data.max_response_length",
+        "data.train_batch_size",
+        "actor_rollout_ref.rollout.n",
+        "trainer.n_gpus_per_node",
+        "trainer.nnodes",
+    ):
+        value = OmegaConf.select(config, key)
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValueError(f"{key}={value}: it must be a whole number above 0")
 
 
 def _adapter(model: Any, shape: ModelShape) -> int:

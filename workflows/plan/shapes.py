@@ -136,30 +136,43 @@ def shape_of(model: str) -> ModelShape:
     """
     local = Path(os.path.expanduser(model))
     if (local / "config.json").is_file():
-        return shape_of_config(json.loads((local / "config.json").read_text()), str(local / "config.json"))
+        return _shape_in(local / "config.json")
     name = local.name
     for suffix in sorted(_SUFFIXES, key=len, reverse=True):
         name = name.removesuffix(suffix)
     if name in KNOWN:
         return KNOWN[name]
     if cached := _cached_config(model):
-        return shape_of_config(json.loads(cached.read_text()), str(cached))
+        return _shape_in(cached)
     raise UnknownModel(
         f"the dimensions of {model!r} are not known here: give a folder that has its config.json as "
         f"actor_rollout_ref.model.path, or one of {', '.join(KNOWN)}"
     )
 
 
+def _shape_in(file: Path) -> ModelShape:
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UnknownModel(f"{file} cannot be read: {error}") from error
+    return shape_of_config(config, str(file))
+
+
 def shape_of_config(config: Mapping[str, Any], source: str) -> ModelShape:
     """Dimensions from the fields of a Hugging Face config.json; `source` names it in errors.
 
     Raises:
-        UnknownModel: a mixture of experts, or a field is missing.
+        UnknownModel: a mixture of experts, or a field is missing or no number above 0.
     """
+    if not isinstance(config, Mapping):
+        raise UnknownModel(f"{source} is no config of a model: it holds no object")
     config = config.get("text_config") or config
     if experts := [key for key in ("num_experts", "num_local_experts", "n_routed_experts") if config.get(key)]:
         raise UnknownModel(f"{source} is a mixture of experts ({experts[0]}): only dense models can be planned")
     try:
+        for key in ("num_attention_heads", "hidden_size", "num_hidden_layers", "intermediate_size", "vocab_size"):
+            if not isinstance(config[key], int) or config[key] <= 0:
+                raise UnknownModel(f"{source}: {key} is {config[key]!r}, not a number above 0")
         heads = config["num_attention_heads"]
         return ModelShape(
             hidden=config["hidden_size"],

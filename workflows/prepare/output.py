@@ -55,10 +55,20 @@ def folder_of_its_own(folder: Path) -> Iterator[Callable[[], None]]:
             folder.rmdir()
 
 
+def check_row(row: Mapping[str, Any]) -> None:
+    """Raises ValueError for a text that is no Unicode (half a surrogate pair), which no parquet file can hold."""
+    json.dumps(row, ensure_ascii=False).encode()
+
+
 def write(folder: Path, splits: Mapping[str, Sequence[dict[str, Any]]], manifest: dict[str, Any]) -> None:
-    """Writes `<split>.parquet` and then the manifest, each under another name until it is whole."""
+    """Writes `<split>.parquet` and then the manifest, each under another name until it is whole.
+
+    Splits of an earlier preparation that this one does not have are removed: they are not of this data set.
+    """
     _guarded(lambda: folder.mkdir(parents=True, exist_ok=True), folder)
     (folder / MANIFEST).unlink(missing_ok=True)
+    for split in {"train", "test"} - splits.keys():
+        (folder / f"{split}.parquet").unlink(missing_ok=True)
     for split, rows in splits.items():
         write_parquet(folder / f"{split}.parquet", rows)
     text = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
@@ -74,7 +84,12 @@ def write_parquet(path: Path, rows: Sequence[dict[str, Any]]) -> None:
         return pyarrow.Table.from_pylist(list(rows[start : start + _BATCH]), schema=schema)
 
     starts = range(0, len(rows), _BATCH)
-    schema = pyarrow.unify_schemas([table(start).schema for start in starts], promote_options="permissive")
+    try:
+        schema = pyarrow.unify_schemas([table(start).schema for start in starts], promote_options="permissive")
+    except (ValueError, TypeError, OverflowError) as error:
+        raise PrepareError(
+            f"{path}: the rows have values of several types in one column, or too large: {error}"
+        ) from error
 
     def write_to(partial: Path) -> None:
         with pyarrow.parquet.ParquetWriter(partial, schema, compression="zstd") as writer:

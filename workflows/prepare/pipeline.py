@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from reward_fns.check import Problem, check_rows, not_graded
+from reward_fns.result import BadSettings
 from workflows.prepare import output, published, registry, sources
 from workflows.prepare.adapters import sdpo_rows
 from workflows.prepare.adapters.benchmark import Benchmark, PrepareError, Row
@@ -137,13 +138,22 @@ def adapt_rows(
     adapted: dict[int, dict[str, Any]] = {}
     failures: list[Problem] = []
     for number, row in enumerate(rows, start=1):
-        adapt = sdpo_rows.adapt if sdpo_rows.recognised(row) else benchmark.adapt
+        adapt, columns = (sdpo_rows.adapt, ()) if sdpo_rows.recognised(row) else (benchmark.adapt, benchmark.columns)
         try:
-            adapted[number] = benchmark.verl_row(adapt(row, split), split, number - 1)
-        except (ValueError, KeyError, TypeError, IndexError) as error:
+            check_values(row, columns)
+            made = benchmark.verl_row(adapt(row, split), split, number - 1)
+            output.check_row(made)
+            adapted[number] = made
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
             detail = f"{type(error).__name__}: {error}"
             failures.append(Problem(split, number, benchmark.data_source, "unreadable", detail))
     return adapted, failures
+
+
+def check_values(row: Row, columns: Sequence[str]) -> None:
+    """Raises ValueError naming those of the columns that have no value in this row: null, or pandas' NaN."""
+    if empty := [name for name in columns if row[name] is None or row[name] != row[name]]:
+        raise ValueError(f"no value in {', '.join(empty)}")
 
 
 def check_gold_answers(
@@ -151,7 +161,12 @@ def check_gold_answers(
 ) -> tuple[list[Problem], str]:
     """What the graders' data check finds in rows by their number, and `not_graded`; `step` is called after each."""
     threads = os.cpu_count() or 1
-    found, counts = check_rows(list(rows.values()), split, threads=threads, on_gold=step, reward_kwargs=reward_kwargs)
+    try:
+        found, counts = check_rows(
+            list(rows.values()), split, threads=threads, on_gold=step, reward_kwargs=reward_kwargs
+        )
+    except BadSettings as error:
+        raise PrepareError(f"--reward-kwargs: {error}") from error
     numbers = list(rows)
     return [replace(problem, row=numbers[problem.row - 1]) for problem in found], not_graded(counts)
 

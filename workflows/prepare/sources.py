@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,13 +62,31 @@ def from_files(benchmark: Benchmark, path: Path, split: str | None = None) -> di
 
 
 def into_splits(benchmark: Benchmark, splits: dict[str, list[Row]]) -> dict[str, list[Row]]:
-    """Selects the rows of the benchmark, and splits them where the source has no splits."""
+    """Selects the rows of the benchmark, and splits them where the source has no splits. Raises PrepareError."""
     if benchmark.select:
-        splits = {name: [row for row in rows if benchmark.select(row)] for name, rows in splits.items()}
+        splits = {name: _selected(benchmark.select, rows, name) for name, rows in splits.items()}
     for name, rows in splits.items():
         if not rows:
             raise PrepareError(f"no row of split {name} belongs to {benchmark.name}: is it another data set?")
-    return benchmark.pool(splits["all"]) if benchmark.pool else splits
+    if benchmark.pool is None:
+        return splits
+    try:
+        return benchmark.pool(splits["all"])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise PrepareError(f"{len(splits['all'])} row(s) of {benchmark.name} cannot be split: {error}") from error
+
+
+def _selected(select: Callable[[Row], bool], rows: Sequence[Row], split: str) -> list[Row]:
+    chosen = []
+    for number, row in enumerate(rows, start=1):
+        try:
+            if select(row):
+                chosen.append(row)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise PrepareError(
+                f"split {split}, row {number} cannot be read: {type(error).__name__}: {error}"
+            ) from error
+    return chosen
 
 
 def local_files(path: Path) -> list[Path]:
@@ -94,7 +112,7 @@ def read_rows(path: Path) -> list[Row]:
 
             rows: Any = pyarrow.parquet.read_table(path).to_pylist()
         else:
-            text = path.read_text(encoding="utf-8")
+            text = path.read_text(encoding="utf-8-sig")
             rows = json.loads(text) if text.lstrip().startswith("[") else _lines(text)
     except (OSError, ValueError) as error:
         raise PrepareError(f"{path} cannot be read: {error}") from error

@@ -118,7 +118,7 @@ def said_once(remarks: Iterable[tuple[str, str]]) -> list[str]:
 
 
 def _folders(places: Sequence[Path]) -> list[Path]:
-    found: set[Path] = set()
+    found: dict[Path, Path] = {}  # a run that is named twice, by a link or as `a/../b`, is one
     for place in places:
         if not place.is_dir():
             raise FileNotFoundError(f"{place} is not a folder: name a run's folder, or one with runs below it")
@@ -126,8 +126,9 @@ def _folders(places: Sequence[Path]) -> list[Path]:
         if not below:
             # read_run says what it looked for.
             read_run(place)
-        found.update(below)
-    return sorted(found)
+        for folder in below:
+            found.setdefault(folder.resolve(), folder)
+    return sorted(found.values())
 
 
 def _reported(

@@ -103,7 +103,8 @@ def _read(reported: ReportedRun) -> tuple[list[ReadRollout], list[str]]:
     for step in steps:
         routed: dict[tuple[str, int], dict[str, Any]] = {}
         for line in _lines(prompts.get(step), problems):
-            routed[str(line.get("uid")), int(line.get("rollout", -1))] = line
+            rollout = line.get("rollout")
+            routed[str(line.get("uid")), rollout if isinstance(rollout, int) else -1] = line
         found += _step(reported, step, routed, _lines(dumped.get(step), problems), dumped_prompts=bool(prompts))
     return found, problems
 

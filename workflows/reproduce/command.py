@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from workflows.compose_config import ConfigError
 from workflows.reproduce.backends import Backend, BackendError, backend_of
 from workflows.reproduce.cell_files import DONE
 from workflows.reproduce.listener import COLOURS, GridDisplay
@@ -58,7 +59,11 @@ def main(
         raise typer.Exit(2) from error
     backend = backend_of(site_file)
     if dry_run:
-        _print_what_would_run(console, chosen, backend, retry_failed)
+        try:
+            _print_what_would_run(console, chosen, backend, retry_failed)
+        except ConfigError as error:
+            _complain(console, error)
+            raise typer.Exit(2) from error
         return
     if status:
         _print_status(console, _states(chosen, backend), site_file)

@@ -90,3 +90,36 @@ def test_what_is_wrong_with_the_file_is_said(tmp_path):
     result = CliRunner().invoke(app, ["grade", str(path)])
     assert result.exit_code == 1
     assert "no gold answer" in result.output
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"reward_model": {}}, "row 1: no gold answer"),
+        ({"ground_truth": "3", "samples": ["3"]}, "row 1: samples must be a list of objects"),
+        ({"ground_truth": "3", "extra_info": "x"}, "row 1: extra_info must be an object"),
+        ({"ground_truth": "3", "expected": "yes"}, "row 1: expected must be a score, not 'yes'"),
+    ],
+)
+def test_a_row_that_cannot_be_graded_is_named(tmp_path, row, said):
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps({"data_source": "gsm8k", "solution": "3", **row}))
+    with pytest.raises(ValueError, match=said):
+        read_completions(path)
+
+
+def test_folders_where_files_are_meant(file, tmp_path):
+    assert CliRunner().invoke(app, ["grade", str(tmp_path)]).exit_code == 2
+    result = CliRunner().invoke(app, ["grade", str(file), "--rows", "1", "--out", str(tmp_path)])
+    assert result.exit_code == 1
+    assert "cannot write" in result.output
+
+
+def test_rows_and_verdicts_are_whole_at_80_columns(file):
+    result = CliRunner().invoke(app, ["grade", str(file)], env={"COLUMNS": "80"})
+    _, disputes = result.output.split("Judged differently")
+    header, *lines = [line for line in disputes.splitlines() if line.strip()]
+    assert [line.split()[0] for line in lines] == ["1", "3", "4"]
+    for word in ("row", "reward", "strict", "paper", "verl", "math-verify"):
+        assert word in header.split()
+    assert all(len(line) <= 80 for line in (header, *lines))

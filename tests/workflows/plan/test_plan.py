@@ -146,3 +146,33 @@ def test_the_command_on_a_cpu():
 def test_engines_on_gpus_of_their_own_are_not_planned_for():
     with pytest.raises(ValueError, match="srpo_separate_async: engines on GPUs of their own"):
         plan("trainer.v1.trainer_mode=srpo_separate_async")
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["data.max_response_length=abc", "data.max_response_length=0", "actor_rollout_ref.rollout.n=0"],
+)
+def test_numbers_that_no_run_has_are_said(override):
+    result = CliRunner().invoke(app, ["plan", "srpo", "--gpu", "H20", override])
+    assert result.exit_code == 2
+    assert f"{override}: it must be a whole number above 0" in result.output
+
+
+def test_a_model_folder_with_any_name_and_its_mistakes(tmp_path):
+    folder = tmp_path / "my model, a=b"
+    folder.mkdir()
+    shape = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128}
+
+    def planned(text):
+        (folder / "config.json").write_text(text)
+        return CliRunner().invoke(app, ["plan", "srpo", "--gpu", "H20", "--gpus", "1", "--model", str(folder)])
+
+    assert planned(json.dumps({**shape, "vocab_size": 1000})).exit_code == 0
+    for text, said in (
+        ("[]", "it holds no object"),
+        ("{", "cannot be read"),
+        (json.dumps({**shape, "vocab_size": 1000, "hidden_size": 0}), "hidden_size is 0, not a number above 0"),
+    ):
+        result = planned(text)
+        assert result.exit_code == 2
+        assert said in result.output

@@ -263,3 +263,68 @@ def test_two_preparations_do_not_write_into_one_folder(tmp_path):
     ):
         prepare("tooluse", tmp_path / "out", source=source)
     assert not (tmp_path / "out" / MANIFEST).exists()
+
+
+PROBLEM = {"problem": "1 + 1?", "answer": "2"}
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"problem": 5, "answer": "2"}, "AttributeError"),
+        ({"problem": None, "answer": "2"}, "no value in problem"),
+        ({"problem": " ", "answer": "2"}, "the problem is empty"),
+        ({"problem": "x", "answer": None, "solution": None}, "an answer is a text or a number, not None"),
+        ({"problem": "x \ud83d", "answer": "2"}, "surrogates not allowed"),
+    ],
+)
+def test_a_row_without_a_usable_value_is_listed(tmp_path, row, said):
+    source = jsonl(tmp_path / "test.jsonl", PROBLEM, row)
+    result = srpo("aime24", "--from", source, "--out", tmp_path / "out")
+    assert result.exit_code == 1
+    assert "test row 2: unreadable" in result.output
+    assert said in result.output
+    assert srpo("aime24", "--from", source, "--out", tmp_path / "out", "--bad-rows", "drop").exit_code == 0
+    assert len(pd.read_parquet(tmp_path / "out" / "test.parquet")) == 1
+
+
+def test_zero_is_an_answer(tmp_path):
+    prepare("aime24", tmp_path / "out", source=jsonl(tmp_path / "test.jsonl", {"problem": "1 - 1?", "answer": 0}))
+    assert pd.read_parquet(tmp_path / "out" / "test.parquet")["reward_model"][0]["ground_truth"] == "0"
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_row(tmp_path):
+    (tmp_path / "test.jsonl").write_bytes(b"\xef\xbb\xbf" + json.dumps(PROBLEM).encode())
+    assert prepare("aime24", tmp_path / "out", source=tmp_path / "test.jsonl")["test"].rows == 1
+
+
+def test_a_replaced_data_set_keeps_no_split_of_the_old_one(tmp_path):
+    row = {"question": "1 + 1?", "answer": "#### 2"}
+    jsonl(tmp_path / "train.jsonl", row)
+    jsonl(tmp_path / "test.jsonl", row)
+    prepare("gsm8k", tmp_path / "out", source=tmp_path)
+    prepare("gsm8k", tmp_path / "out", source=tmp_path / "train.jsonl", force=True)
+    assert sorted(file.name for file in (tmp_path / "out").glob("*.parquet")) == ["train.parquet"]
+
+
+@pytest.mark.parametrize("second", ["two", 10**30])
+def test_columns_of_several_types_are_said(tmp_path, second):
+    row = {"kind": "mcq", "dataset": "x", "answer": "A", "prompt": "q\nA: 1\nB: 2\n"}
+    source = jsonl(tmp_path / "train.jsonl", {**row, "idx": 1}, {**row, "prompt": f"p{row['prompt']}", "idx": second})
+    with pytest.raises(PrepareError, match="several types"):
+        prepare("biology", tmp_path / "out", source=source)
+
+
+def test_hub_rows_that_cannot_be_selected_or_split_are_said(tmp_path):
+    row = {"domain": "Chemistry", "details": {"level": "L3"}, "type": "mcq-4-choices", "question": "q"}
+    row |= {"choices": {"label": list("ABCD"), "text": list("wxyz")}, "answerKey": "A"}
+    with pytest.raises(PrepareError, match=r"1 row\(s\) of chemistry cannot be split"):
+        prepare("chemistry", tmp_path / "out", source=jsonl(tmp_path / "all.jsonl", row))
+    with pytest.raises(PrepareError, match="split all, row 1 cannot be read"):
+        prepare("chemistry", tmp_path / "out", source=jsonl(tmp_path / "all.jsonl", {**row, "details": None}))
+
+
+def test_settings_that_the_grader_refuses_are_said(tmp_path):
+    source = jsonl(tmp_path / "test.jsonl", PROBLEM)
+    with pytest.raises(PrepareError, match="--reward-kwargs: mode='loose' is unknown"):
+        prepare("aime24", tmp_path / "out", source=source, reward_kwargs={"mode": "loose"})

@@ -157,3 +157,16 @@ def test_another_metric(tmp_path):
     report = build_report([tmp_path / "run"], tmp_path / "out", metric="val-core/*/acc/maj@4/mean")
     assert "25.0" in report.markdown.read_text()
     assert json.dumps("val-core/x/acc/maj@4/mean")[1:-1] in report.markdown.read_text()
+
+
+def test_a_run_that_is_named_twice_is_one_run(tmp_path):
+    run = write_run(tmp_path / "runs" / "one", "srpo", steps=10)
+    (tmp_path / "link").symlink_to(run)
+    runs, _ = load_runs([run, tmp_path / "link", tmp_path / "runs" / ".." / "runs" / "one"])
+    assert len(runs) == 1
+
+
+def test_a_teacher_prompt_without_its_rollouts_number_stops_no_report(tmp_path):
+    run = write_run(tmp_path / "run", "srpo", steps=10, rollouts=True)
+    (run / "teacher_prompts" / "1.jsonl").write_text('{"uid": "aaaa-1", "rollout": null}\n')
+    assert build_report([run], tmp_path / "out").html.is_file()

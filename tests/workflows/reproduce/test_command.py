@@ -90,3 +90,11 @@ def test_the_papers_grid_is_whole_and_its_configs_compose():
     with pytest.raises(GridRefused, match="chemistry__qwen3-8b__grpo__s1: "):
         check_before([CellState(cell, PENDING) for cell in cells(misspelt, site.runs)], site)
     assert chemistry.config_arguments(site)[0] == "ray_kwargs.ray_init.num_cpus=null"
+
+
+def test_a_dry_run_says_which_key_is_none(laboratory):
+    grid = laboratory.folder / "grid.yaml"
+    grid.write_text(grid.read_text() + "\noverrides: [no_such_key=1]\n")
+    result = call(laboratory, "--dry-run")
+    assert result.exit_code == 2, result.output
+    assert "no_such_key is no key" in result.output

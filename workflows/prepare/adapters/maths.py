@@ -15,7 +15,9 @@ _DAPO_TAIL = 'Remember to put your answer on its own line after "Answer:".'
 
 
 def ask(problem: str, answer: str) -> Question:
-    """A problem with the instruction; the answer may still be inside its solution."""
+    """A problem with the instruction; the answer may still be inside its solution. ValueError for an empty problem."""
+    if not problem.strip():
+        raise ValueError("the problem is empty")
     return Question(f"{problem.strip()}\n\n{INSTRUCTION}", gold_answer(answer))
 
 
@@ -26,7 +28,11 @@ def gsm8k(row: Row, split: str) -> Question:
 
 def competition(row: Row, split: str) -> Question:
     """`problem`, and `answer` or a `solution` with the answer in its last box."""
-    return ask(row["problem"], str(row.get("answer") or row["solution"]))
+    answer = row.get("answer")
+    gold = row["solution"] if answer is None or answer == "" else answer
+    if isinstance(gold, bool) or not isinstance(gold, str | int | float):
+        raise TypeError(f"an answer is a text or a number, not {gold!r}")
+    return ask(row["problem"], str(gold))
 
 
 def dapo(row: Row, split: str) -> Question:

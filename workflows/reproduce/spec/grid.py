@@ -52,7 +52,7 @@ class Budget(Strict):
     Smaller budgets are read from the same run, so each cell runs once, to the largest.
     """
 
-    hours: tuple[Annotated[float, Field(gt=0)], ...] = ()
+    hours: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] = ()
     steps: tuple[Annotated[int, Field(gt=0)], ...] = ()
 
     @model_validator(mode="after")
