@@ -66,9 +66,10 @@ def write(folder: Path, splits: Mapping[str, Sequence[dict[str, Any]]], manifest
     Splits of an earlier preparation that this one does not have are removed: they are not of this data set.
     """
     _guarded(lambda: folder.mkdir(parents=True, exist_ok=True), folder)
-    (folder / MANIFEST).unlink(missing_ok=True)
-    for split in {"train", "test"} - splits.keys():
-        (folder / f"{split}.parquet").unlink(missing_ok=True)
+    if (folder / MANIFEST).exists():
+        for split in {"train", "test"} - splits.keys():
+            (folder / f"{split}.parquet").unlink(missing_ok=True)
+        (folder / MANIFEST).unlink()
     for split, rows in splits.items():
         write_parquet(folder / f"{split}.parquet", rows)
     text = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"

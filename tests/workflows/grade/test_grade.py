@@ -117,7 +117,7 @@ def test_folders_where_files_are_meant(file, tmp_path):
 
 def test_rows_and_verdicts_are_whole_at_80_columns(file):
     result = CliRunner().invoke(app, ["grade", str(file)], env={"COLUMNS": "80"})
-    _, disputes = result.output.split("Judged differently")
+    _, disputes = result.stdout.split("Judged differently")
     header, *lines = [line for line in disputes.splitlines() if line.strip()]
     assert [line.split()[0] for line in lines] == ["1", "3", "4"]
     for word in ("row", "reward", "strict", "paper", "verl", "math-verify"):
