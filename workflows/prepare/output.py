@@ -63,13 +63,13 @@ def check_row(row: Mapping[str, Any]) -> None:
 def write(folder: Path, splits: Mapping[str, Sequence[dict[str, Any]]], manifest: dict[str, Any]) -> None:
     """Writes `<split>.parquet` and then the manifest, each under another name until it is whole.
 
-    Splits of an earlier preparation that this one does not have are removed: they are not of this data set.
+    Splits that the manifest of an earlier preparation names and this one does not have are removed with it: they are
+    not of this data set. Files of others stay.
     """
     _guarded(lambda: folder.mkdir(parents=True, exist_ok=True), folder)
-    if (folder / MANIFEST).exists():
-        for split in {"train", "test"} - splits.keys():
-            (folder / f"{split}.parquet").unlink(missing_ok=True)
-        (folder / MANIFEST).unlink()
+    for file in _files_of(folder) - {f"{split}.parquet" for split in splits}:
+        _guarded((folder / file).unlink, folder / file)
+    (folder / MANIFEST).unlink(missing_ok=True)
     for split, rows in splits.items():
         write_parquet(folder / f"{split}.parquet", rows)
     text = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
@@ -98,6 +98,16 @@ def write_parquet(path: Path, rows: Sequence[dict[str, Any]]) -> None:
                 writer.write_table(table(start, schema))
 
     _replace(path, write_to)
+
+
+def _files_of(folder: Path) -> set[str]:
+    """The parquet files in `folder` that its manifest names; none where it has no manifest that can be read."""
+    try:
+        splits = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["splits"]
+        named = {str(split["file"]) for split in splits.values()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return set()
+    return {file.name for file in folder.glob("*.parquet") if file.name in named}
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

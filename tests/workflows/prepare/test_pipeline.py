@@ -307,6 +307,15 @@ def test_a_replaced_data_set_keeps_no_split_of_the_old_one(tmp_path):
     assert sorted(file.name for file in (tmp_path / "out").glob("*.parquet")) == ["train.parquet"]
 
 
+def test_a_file_that_no_preparation_wrote_stays(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "test.parquet").write_text("somebody's own")
+    source = jsonl(tmp_path / "train.jsonl", {"question": "1 + 1?", "answer": "#### 2"})
+    for force in (False, True):
+        prepare("gsm8k", tmp_path / "out", source=source, force=force)
+    assert (tmp_path / "out" / "test.parquet").read_text() == "somebody's own"
+
+
 @pytest.mark.parametrize("second", ["two", 10**30])
 def test_columns_of_several_types_are_said(tmp_path, second):
     row = {"kind": "mcq", "dataset": "x", "answer": "A", "prompt": "q\nA: 1\nB: 2\n"}

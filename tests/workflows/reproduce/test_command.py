@@ -98,3 +98,11 @@ def test_a_dry_run_says_which_key_is_none(laboratory):
     result = call(laboratory, "--dry-run")
     assert result.exit_code == 2, result.output
     assert "no_such_key is no key" in result.output
+
+
+def test_a_budget_without_an_end_is_refused(laboratory):
+    grid = laboratory.folder / "grid.yaml"
+    grid.write_text(grid.read_text() + "\nbudget: {hours: [.inf]}\n")
+    result = call(laboratory, "--status")
+    assert result.exit_code == 2, result.output
+    assert "budget.hours[0]" in result.output
