@@ -47,6 +47,7 @@ def main(
     The defaults are the paper's protocol. Stopped and started again with the same --out, it goes on where it was.
     A checkpoint of verl's FSDP engine is merged first, by verl's own merger (in bfloat16).
     """
+    from reward_fns.registry import UnknownDataSource
     from srpo_verl.base.lease import FolderTakenError, LeaseLostError
     from workflows.evaluate.checkpoint import resolve_model
     from workflows.evaluate.engine import Sampling, VLLMEngine
@@ -89,7 +90,7 @@ def main(
     except (FolderTakenError, LeaseLostError) as error:
         errors.print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(1) from error
-    except (ValueError, OSError) as error:
+    except (ValueError, UnknownDataSource, OSError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.filename is None else None
         errors.print(reason or str(error), style="red", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(1) from error

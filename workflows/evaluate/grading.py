@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from reward_fns.registry import UnknownDataSource
+from reward_fns.result import BadSettings
 from srpo_verl.base.imports import how_to_find
+from srpo_verl.core.verdicts import checked_verdict
 from workflows.evaluate.engine import Answer
 
 DEFAULT = "pkg://reward_fns"
@@ -40,7 +44,10 @@ def grade(
     """One sample per answer: the answer and its verdict, ready for JSON.
 
     Keys: text, tokens, truncated, score, acc, format_ok (None where the reward function does not say), pred,
-    infra_error.
+    infra_error (no verdict; also where the function raises, or its score is none), error (why).
+
+    Raises:
+        BadSettings, UnknownDataSource: by the function, which cannot grade these rows at all.
     """
     verdicts = executor.map(lambda answer: _verdict(reward, row, answer), answers)
     return [
@@ -50,18 +57,25 @@ def grade(
 
 
 def _verdict(reward: Callable[..., Any], row: Mapping[str, Any], answer: Answer) -> dict[str, Any]:
-    result = reward(
-        data_source=row["data_source"],
-        solution_str=answer.text,
-        ground_truth=row["reward_model"]["ground_truth"],
-        extra_info=dict(row.get("extra_info") or {}),
-    )
-    found = result if isinstance(result, dict) else {"score": result}
-    score = float(found["score"])
+    try:
+        result = reward(
+            data_source=row["data_source"],
+            solution_str=answer.text,
+            ground_truth=row["reward_model"]["ground_truth"],
+            extra_info=dict(row.get("extra_info") or {}),
+        )
+    except (BadSettings, UnknownDataSource):
+        raise
+    except Exception as error:  # noqa: BLE001 - a user's function may raise anything, and the answers were dear
+        result = {"score": 0.0, "infra_error": True, "error": f"{type(error).__name__}: {error}"}
+    given = result if isinstance(result, dict) else {"score": result}
+    score, found, problem = checked_verdict(given.get("score"), given, allowed=None)
+    why = f"{problem.replace('_', ' ')}: the reward gives {reprlib.repr(result)}" if problem else found.get("error")
     return {
         "score": score,
-        "acc": float(found.get("acc", score)),
-        "format_ok": float(found["format_ok"]) if "format_ok" in found else None,
+        "acc": found.get("acc", score),
+        "format_ok": float(found["format_ok"]) if found.get("format_ok") is not None else None,
         "pred": str(found.get("pred", "")),
         "infra_error": bool(found.get("infra_error", False)),
+        "error": str(why or ""),
     }

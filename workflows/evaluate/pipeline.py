@@ -16,7 +16,7 @@ from srpo_verl.config.data_check import check_file
 from workflows.evaluate.engine import Engine, Sampling
 from workflows.evaluate.grading import grade
 from workflows.evaluate.journal import Journal, fingerprint
-from workflows.evaluate.summary import Summary, summarise
+from workflows.evaluate.summary import Summary, has_verdict, summarise, why_ungraded
 
 SUMMARY = "summary.json"
 
@@ -45,7 +45,7 @@ def evaluate(
     Raises:
         srpo_verl.base.lease.FolderTakenError: another evaluation writes into `out`.
         SettingsDifferError: `out` holds the answers of another evaluation.
-        ValueError: not one answer could be graded.
+        ValueError: not one answer of the first batch, or of a data source, could be graded; the message says why.
         OSError: `out` cannot be written; what was graded before is in it.
     """
     with take(out, what="evaluating", tell=tell).keep() as lease:
@@ -75,7 +75,7 @@ def _evaluate(
             for start in range(0, len(left), batch):
                 numbers = left[start : start + batch]
                 answers = sampler.generate([(number, prompts[number]) for number in numbers])
-                journal.append(
+                items = [
                     {
                         "number": number,
                         "data_source": rows[number]["data_source"],
@@ -83,7 +83,10 @@ def _evaluate(
                         "samples": grade(reward, rows[number], several, executor),
                     }
                     for number, several in zip(numbers, answers, strict=True)
-                )
+                ]
+                if not any(map(has_verdict, (*journal.done.values(), *items))):
+                    raise ValueError(why_ungraded(items))  # found now, and asked again next time
+                journal.append(items)
                 progress(len(journal.done), len(rows))
         described["seconds_of_this_call"] = round(time.monotonic() - started, 1)
     summary = summarise(journal.done.values(), n=sampling.n, seed=sampling.seed, settings=described)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -56,13 +57,24 @@ def summarise(items: Iterable[Mapping[str, Any]], *, n: int, seed: int, settings
     return Summary({name: figures(group, n=n, seed=seed) for name, group in groups.items()}, dict(settings))
 
 
+def has_verdict(item: Mapping[str, Any]) -> bool:
+    """Whether an answer to the question was graded."""
+    return any(not sample["infra_error"] for sample in item["samples"])
+
+
+def why_ungraded(items: Iterable[Mapping[str, Any]]) -> str:
+    """A sentence with the commonest reason, of questions none of whose answers was graded."""
+    reasons = Counter(sample.get("error") or "no reason is given" for item in items for sample in item["samples"])
+    return f"not one of {reasons.total()} answers could be graded: {reasons.most_common(1)[0][0]}"
+
+
 def figures(items: Sequence[Mapping[str, Any]], *, n: int, seed: int) -> Figures:
     """The figures of one group."""
     samples = [sample for item in items for sample in item["samples"]]
     graded = [[sample for sample in item["samples"] if not sample["infra_error"]] for item in items]
     graded = [group for group in graded if group]
     if not graded:
-        raise ValueError("not one answer could be graded; the messages above say why")
+        raise ValueError(why_ungraded(items))
     correct = [[sample["acc"] for sample in group] for group in graded]
     accuracies = {f"avg@{n}": bootstrap([float(np.mean(group)) for group in correct], seed=seed)}
     for k in powers_of_two(n):

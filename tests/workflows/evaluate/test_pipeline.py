@@ -6,6 +6,7 @@ import dataclasses
 import errno
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -84,7 +85,7 @@ def test_figures_by_hand(tmp_path):
     assert [item["index"] for item in items] == [100, 101, 102, 103]
     assert items[0]["samples"][2] == {
         "text": "<answer>B</answer>", "tokens": 5, "truncated": False, "score": 0.0, "acc": 0.0, "format_ok": 1.0,
-        "pred": "B", "infra_error": False,
+        "pred": "B", "infra_error": False, "error": "",
     }  # fmt: skip
 
 
@@ -164,7 +165,7 @@ def test_answers_without_a_verdict_count_neither_way(tmp_path):
     figures = summary.by_source["all"]
     assert figures.ungraded == 4
     assert figures.accuracies["avg@4"].value == 0.5
-    with pytest.raises(ValueError, match="not one answer could be graded"):
+    with pytest.raises(ValueError, match=r"not one of 4 answers could be graded: BadGroundTruth: .*none"):
         run(tmp_path / "none", rows[1:], FakeEngine())
 
 
@@ -187,6 +188,41 @@ def test_rewards_of_ones_own(tmp_path):
             load_reward(path, name)
     with pytest.raises(ValueError, match="absolute path of the folder that it is in on PYTHONPATH"):
         load_reward("pkg://no_such_module", "f")
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        ("raise OSError('no network')", "OSError: no network"),
+        ("return None", "missing: the reward gives None"),
+        ("return {'score': float('nan')}", "not finite: the reward gives {'score': nan}"),
+        ("return {'score': 1.0, 'acc': 'yes'}", "not a number: the reward gives {'acc': 'yes', 'score': 1.0}"),
+    ],
+)
+def test_a_reward_without_verdicts_ends_at_its_first_batch(tmp_path, body, says):
+    mine = tmp_path / "mine.py"
+    mine.write_text(f"def compute_score(**arguments):\n    {body}\n")
+    engine, out = FakeEngine(), tmp_path / "out"
+    with pytest.raises(ValueError, match=re.escape(f"not one of 8 answers could be graded: {says}")):
+        run(out, questions(6), engine, reward=load_reward(str(mine)))
+    assert engine.asked == [0, 1]
+    # Mended, it is asked again about all of them.
+    mine.write_text("def compute_score(**arguments):\n    return 1.0\n")
+    summary = run(out, questions(6), FakeEngine(), reward=load_reward(str(mine)))
+    assert summary.by_source["all"].accuracies["avg@4"].value == 1.0
+
+
+def test_a_reward_that_raises_now_and_then_loses_no_other_verdict(tmp_path):
+    def reward(solution_str, **arguments):
+        return {"A": 1.0, "B": None}[re.findall("[AB]", solution_str)[0]]  # IndexError for the last answer
+
+    summary = run(tmp_path, questions(2), FakeEngine(), reward=reward)
+    assert summary.by_source["all"].ungraded == 4
+    assert summary.by_source["all"].accuracies["avg@4"].value == 1.0
+    first = json.loads((tmp_path / "items.jsonl").read_text().splitlines()[0])["samples"]
+    assert [sample["error"] for sample in first] == [
+        "", "", "missing: the reward gives None", "IndexError: list index out of range",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
