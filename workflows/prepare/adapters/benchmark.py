@@ -62,7 +62,7 @@ class Benchmark:
     Attributes:
         data_source: the column that chooses the grader; `reward_fns` must know it.
         adapt: makes a question of one row and the name of the split it goes to.
-        columns: names that a row in the hub's layout must have.
+        columns: names that a row in the hub's layout must have; in rows that are not generated, with a value.
         hub: where each split comes from; with `pool`, the one entry `all`.
         pool: makes the splits where the source has none. Called with the selected rows.
         select: which rows belong to the benchmark.
