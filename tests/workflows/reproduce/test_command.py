@@ -92,17 +92,16 @@ def test_the_papers_grid_is_whole_and_its_configs_compose():
     assert chemistry.config_arguments(site)[0] == "ray_kwargs.ray_init.num_cpus=null"
 
 
-def test_a_dry_run_says_which_key_is_none(laboratory):
+@pytest.mark.parametrize(
+    ("line", "option", "says"),
+    [
+        ("overrides: [no_such_key=1]", "--dry-run", "no_such_key is no key"),
+        ("budget: {hours: [.inf]}", "--status", "budget.hours[0]"),
+    ],
+)
+def test_a_grid_that_cannot_run_is_refused_before_it_is_run(laboratory, line, option, says):
     grid = laboratory.folder / "grid.yaml"
-    grid.write_text(grid.read_text() + "\noverrides: [no_such_key=1]\n")
-    result = call(laboratory, "--dry-run")
+    grid.write_text(f"{grid.read_text()}\n{line}\n")
+    result = call(laboratory, option)
     assert result.exit_code == 2, result.output
-    assert "no_such_key is no key" in result.output
-
-
-def test_a_budget_without_an_end_is_refused(laboratory):
-    grid = laboratory.folder / "grid.yaml"
-    grid.write_text(grid.read_text() + "\nbudget: {hours: [.inf]}\n")
-    result = call(laboratory, "--status")
-    assert result.exit_code == 2, result.output
-    assert "budget.hours[0]" in result.output
+    assert says in result.output

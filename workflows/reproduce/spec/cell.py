@@ -166,11 +166,11 @@ def cells(grid: Grid, runs: Path) -> list[Cell]:
 
 
 @cache
-def _dumped(config_name: str, arguments: tuple[str, ...]) -> list[str]:
+def _dumped(config_name: str, arguments: tuple[str, ...]) -> tuple[str, ...]:
     """Keys of what a cell dumps: what its config does, and teacher prompts unless they are turned off."""
     config = compose_config(config_name, arguments, resolve=False)
     on = {key for key in DUMPS if OmegaConf.select(config, key)}
-    return sorted(on if "srpo.dump_dir=null" in arguments else {*on, "srpo.dump_dir"})
+    return tuple(sorted(on if "srpo.dump_dir=null" in arguments else {*on, "srpo.dump_dir"}))
 
 
 def select(all_cells: Sequence[Cell], patterns: Sequence[str]) -> list[Cell]:
