@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from reward_fns.registry import UnknownDataSource
+from reward_fns.result import BadSettings
 from srpo_verl.core import turns_of, turns_to_json
 from workflows.doctor.check import Check, fail, ok, warn
-from workflows.evaluate.grading import DEFAULT, load_reward
+from workflows.reward_call import DEFAULT, ask, load_reward
 
 # Rows of a data source that are tried until one gets a verdict: the gold answer of the first may be of no use.
 TRIED = 3
@@ -48,29 +50,24 @@ def check_reward(config: DictConfig) -> Iterator[Check]:
     for source, rows in sorted(_sources(config).items()):
         if not rows.first:
             continue  # without a gold answer: the preflight's to say
-        if problem := _problem(reward, source, rows):
+        if problem := _problem(reward, source, rows, config.srpo.score_range):
             yield finding("rewards", f"data source {source!r} ({rows.count} rows): {problem}")
         else:
             yield ok("rewards", f"data source {source!r}: {rows.count} rows, {_grader(named, source)} gives a verdict")
 
 
-def _problem(reward: Callable[..., Any], source: str, rows: _Source) -> str:
-    """Why the first rows get no verdict; "" if one of them does."""
+def _problem(reward: Callable[..., Any], source: str, rows: _Source, allowed: Sequence[float] | None) -> str:
+    """Why the first rows get no verdict that a run can use; "" if one of them does."""
     why = ""
     for row in rows.first:
+        extra = {**(row.get("extra_info") or {}), **_ROLLOUT}
+        gold = row["reward_model"]["ground_truth"]
         try:
-            result = reward(
-                data_source=source,
-                solution_str=_ANSWER,
-                ground_truth=row["reward_model"]["ground_truth"],
-                extra_info={**(row.get("extra_info") or {}), **_ROLLOUT},
-            )
-        except Exception as error:  # noqa: BLE001 - a user's function may raise anything; it is what is looked for
+            why = ask(reward, source=source, answer=_ANSWER, gold=gold, extra=extra, allowed=allowed).why
+        except (BadSettings, UnknownDataSource) as error:
             why = f"{type(error).__name__}: {error}"
-            continue
-        if not isinstance(result, dict) or not result.get("infra_error"):
+        if not why:
             return ""
-        why = str(result.get("error") or "no reason is given")
     return f"the answer {_ANSWER!r} to its row gets no verdict: {why}"
 
 

@@ -51,10 +51,10 @@ def main(
     from srpo_verl.base.lease import FolderTakenError, LeaseLostError
     from workflows.evaluate.checkpoint import resolve_model
     from workflows.evaluate.engine import Sampling, VLLMEngine
-    from workflows.evaluate.grading import load_reward
     from workflows.evaluate.pipeline import describe, evaluate, read_rows
     from workflows.evaluate.summary import table
     from workflows.json_option import json_object
+    from workflows.reward_call import load_reward
 
     warnings.simplefilter("ignore")  # verl's, about engines that are not installed
     console, errors = Console(), Console(stderr=True)

@@ -1,41 +1,13 @@
-"""The verdict on one answer: `reward_fns.compute_score`, or any reward function of verl's form."""
+"""The verdicts on a question's answers, ready for the journal."""
 
 from __future__ import annotations
 
-import asyncio
-import inspect
-import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from reward_fns.registry import UnknownDataSource
-from reward_fns.result import BadSettings
-from srpo_verl.base.imports import how_to_find
-from srpo_verl.core.verdicts import checked_verdict
 from workflows.evaluate.engine import Answer
-
-DEFAULT = "pkg://reward_fns"
-
-
-def load_reward(path: str, name: str = "compute_score", kwargs: Mapping[str, Any] | None = None) -> Callable[..., Any]:
-    """What verl's `reward.custom_reward_function.{path,name,reward_kwargs}` would call.
-
-    Raises:
-        ValueError: it cannot be imported.
-    """
-    from verl.utils.import_utils import load_extern_object
-
-    try:
-        function: Any = load_extern_object(path, name)
-    except (ImportError, AttributeError, FileNotFoundError, RuntimeError) as error:
-        module = path.removeprefix("pkg://").replace("/", ".")
-        why = f"({error}){how_to_find(module, error)}"
-        raise ValueError(f"the reward {name} of {path} cannot be imported {why}") from error
-    extra = dict(kwargs or {})
-    if inspect.iscoroutinefunction(function):
-        return lambda **arguments: asyncio.run(function(**arguments, **extra))
-    return lambda **arguments: function(**arguments, **extra)
+from workflows.reward_call import ask
 
 
 def grade(
@@ -57,25 +29,19 @@ def grade(
 
 
 def _verdict(reward: Callable[..., Any], row: Mapping[str, Any], answer: Answer) -> dict[str, Any]:
-    try:
-        result = reward(
-            data_source=row["data_source"],
-            solution_str=answer.text,
-            ground_truth=row["reward_model"]["ground_truth"],
-            extra_info=dict(row.get("extra_info") or {}),
-        )
-    except (BadSettings, UnknownDataSource):
-        raise
-    except Exception as error:  # noqa: BLE001 - a user's function may raise anything, and the answers were dear
-        result = {"score": 0.0, "infra_error": True, "error": f"{type(error).__name__}: {error}"}
-    given = result if isinstance(result, dict) else {"score": result}
-    score, found, problem = checked_verdict(given.get("score"), given, allowed=None)
-    why = f"{problem.replace('_', ' ')}: the reward gives {reprlib.repr(result)}" if problem else found.get("error")
+    reply = ask(
+        reward,
+        source=row["data_source"],
+        answer=answer.text,
+        gold=row["reward_model"]["ground_truth"],
+        extra=row.get("extra_info"),
+    )
+    format_ok = reply.info.get("format_ok")
     return {
-        "score": score,
-        "acc": found.get("acc", score),
-        "format_ok": float(found["format_ok"]) if found.get("format_ok") is not None else None,
-        "pred": str(found.get("pred", "")),
-        "infra_error": bool(found.get("infra_error", False)),
-        "error": str(why or ""),
+        "score": reply.score,
+        "acc": reply.info.get("acc", reply.score),
+        "format_ok": None if format_ok is None else float(format_ok),
+        "pred": str(reply.info.get("pred", "")),
+        "infra_error": bool(reply.why),
+        "error": reply.why,
     }

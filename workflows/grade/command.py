@@ -43,11 +43,11 @@ def main(
     """
     from reward_fns.workers import WorkerPool
     from srpo_verl.base.files import write_atomically
-    from workflows.evaluate.grading import load_reward
     from workflows.grade.completions import read_completions
     from workflows.grade.page import page
     from workflows.grade.verdicts import grade_all, of_mode, of_reward, rivals, why_undecided
     from workflows.json_option import json_object
+    from workflows.reward_call import load_reward
 
     console, errors = Console(), Console(stderr=True)
     pool = WorkerPool("math_verify")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import reprlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +12,7 @@ from reward_fns import compute_score, registry
 from reward_fns.result import BadSettings
 from reward_fns.workers import Died, Failed, TimedOut, WorkerPool
 from workflows.grade.completions import Completion
+from workflows.reward_call import ask
 
 RIVAL_SECONDS = 10.0  # of CPU time, for one verdict of a grader that is not ours
 MATH, CODE = "reward_fns.graders.math", "reward_fns.graders.code"
@@ -62,35 +62,19 @@ class Graded:
 
 
 def of_reward(reward: Callable[..., Any]) -> Grader:
-    """Any reward function of verl's form; what it raises, or a score that is none, is no verdict.
+    """Any reward function of verl's form.
 
     Raises:
         BadSettings, UnknownDataSource: by the function, which cannot grade here at all.
     """
-    from srpo_verl.core.verdicts import checked_verdict
 
     def grade(item: Completion) -> Verdict:
-        try:
-            result = reward(
-                data_source=item.source, solution_str=item.solution, ground_truth=item.gold, extra_info=dict(item.extra)
-            )
-        except (BadSettings, registry.UnknownDataSource):
-            raise
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - a run would end with it
-            return Verdict(None, reason=f"no verdict: the function raises {type(error).__name__}: {error}")
-        found: Mapping[str, Any] = result if isinstance(result, Mapping) else {"score": result}
-        pred = str(found.get("pred") or "")
-        if found.get("infra_error"):
-            why = found.get("error") or "the gold answer or the sandbox cannot be used"
-            return Verdict(None, pred, f"no verdict: {why}")
-        reason = str(found.get("feedback") or "")
-        if found.get("timed_out"):
-            reason = f"out of time. {reason}"
-        score, _, problem = checked_verdict(found.get("score"), None, allowed=None)
-        if problem:
-            given = reprlib.repr(found.get("score") if "score" in found else result)
-            return Verdict(None, pred, f"no verdict: its score is {problem.replace('_', ' ')}: {given}")
-        return Verdict(score, pred, reason)
+        reply = ask(reward, source=item.source, answer=item.solution, gold=item.gold, extra=item.extra)
+        pred = str(reply.info.get("pred") or "")
+        if reply.why:
+            return Verdict(None, pred, f"no verdict: {reply.why}")
+        reason = str(reply.info.get("feedback") or "")
+        return Verdict(reply.score, pred, f"out of time. {reason}" if reply.info.get("timed_out") else reason)
 
     return grade
 

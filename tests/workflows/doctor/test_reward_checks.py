@@ -97,6 +97,9 @@ def test_the_first_rows_of_each_source_wherever_they_are(checked, sums):
         ("def compute_score(data_source, solution_str, ground_truth, extra_info): return 0.0", Status.OK, ""),
         ("async def compute_score(**arguments): return {'score': 0.0}", Status.OK, ""),
         ("def compute_score(extra_info, **arguments): return extra_info['level']", Status.WARN, "KeyError: 'level'"),
+        ("def compute_score(**arguments): return None", Status.WARN, "its score is missing: None"),
+        ("def compute_score(**arguments): return -1.0", Status.WARN, "its score is out of range: -1.0"),
+        ("def compute_score(**arguments): raise SystemExit(0)", Status.WARN, "the function raises SystemExit: 0"),
         ("def other(): ...", Status.FAIL, "custom_reward_function: the reward compute_score of "),
     ],
 )

@@ -19,10 +19,10 @@ from srpo_verl.base.lease import FolderTakenError, LeaseLostError, take
 from srpo_verl.base.lease_files import claim, newest_record
 from tests.patience import PROCESS
 from workflows.evaluate.engine import Answer, Sampling
-from workflows.evaluate.grading import load_reward
 from workflows.evaluate.journal import SettingsDifferError, fingerprint
 from workflows.evaluate.pipeline import describe, evaluate, read_rows
 from workflows.evaluate.summary import table
+from workflows.reward_call import load_reward
 
 LETTERS = "AABC"  # what the fake engine answers to every question; the key of question i is LETTERS[i % 4]
 
@@ -183,20 +183,14 @@ def test_rewards_of_ones_own(tmp_path):
     assert "maj@4" not in summary.by_source["all"].accuracies
     slow = load_reward(str(tmp_path / "mine.py"), "slow")
     assert run(tmp_path / "slow", questions(1), FakeEngine(), reward=slow).by_source["all"].accuracies["pass@4"].value
-    for path, name in (("pkg://no_such_module", "f"), (str(tmp_path / "mine.py"), "missing"), ("/nowhere.py", "f")):
-        with pytest.raises(ValueError, match=r"^the reward .* cannot be imported"):
-            load_reward(path, name)
-    with pytest.raises(ValueError, match="absolute path of the folder that it is in on PYTHONPATH"):
-        load_reward("pkg://no_such_module", "f")
 
 
 @pytest.mark.parametrize(
     ("body", "says"),
     [
-        ("raise OSError('no network')", "OSError: no network"),
-        ("return None", "missing: the reward gives None"),
-        ("return {'score': float('nan')}", "not finite: the reward gives {'score': nan}"),
-        ("return {'score': 1.0, 'acc': 'yes'}", "not a number: the reward gives {'acc': 'yes', 'score': 1.0}"),
+        ("raise OSError('no network')", "the function raises OSError: no network"),
+        ("raise SystemExit(3)", "the function raises SystemExit: 3"),
+        ("return {'score': float('nan')}", "its score is not finite: {'score': nan}"),
     ],
 )
 def test_a_reward_without_verdicts_ends_at_its_first_batch(tmp_path, body, says):
@@ -221,7 +215,7 @@ def test_a_reward_that_raises_now_and_then_loses_no_other_verdict(tmp_path):
     assert summary.by_source["all"].accuracies["avg@4"].value == 1.0
     first = json.loads((tmp_path / "items.jsonl").read_text().splitlines()[0])["samples"]
     assert [sample["error"] for sample in first] == [
-        "", "", "missing: the reward gives None", "IndexError: list index out of range",
+        "", "", "its score is missing: None", "the function raises IndexError: list index out of range",
     ]  # fmt: skip
 
 
