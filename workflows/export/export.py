@@ -44,14 +44,16 @@ def export(
 
     Raises:
         FileNotFoundError: the folder holds no run.
-        FileExistsError: `to` is not empty, a link or a mount.
+        FileExistsError: `to` is not empty, a link, a mount or the working folder.
         workflows.evaluate.held_checkpoint.CheckpointError: there is no such checkpoint, it is not whole, or has no
             adapter where one is wanted, or nothing but an adapter.
         OSError: a folder cannot be written.
     """
     run = read_run(run_folder)
-    if to.is_symlink() or to.is_mount():
-        raise FileExistsError(f"{to} is a link or a mount, whose place nothing can take: name a folder in it")
+    if to.is_symlink() or to.is_mount() or to.absolute() == Path.cwd():
+        raise FileExistsError(
+            f"{to} is a link, a mount or the folder you are in, whose place nothing can take: name a folder in it"
+        )
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
         raise FileExistsError(f"{to} is there and not empty: name another --to")
     actor = find_actor(choose(run, step, best))

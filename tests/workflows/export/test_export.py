@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -126,12 +127,14 @@ def test_the_card_is_of_the_start_that_trained_the_step(model, tmp_path):
     assert "| starts | 1 |" in card
 
 
-def test_a_mount_or_a_link_is_refused_before_anything_is_done(model, tmp_path):
+def test_a_folder_whose_place_nothing_can_take_is_refused_before_anything_is_done(model, tmp_path, monkeypatch):
     run = runs.write_trained(tmp_path / "run", model, 5)
     (tmp_path / "empty").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "empty")
-    with pytest.raises(FileExistsError, match="is a link or a mount"):
-        export(run, tmp_path / "link")
+    monkeypatch.chdir(tmp_path / "empty")
+    for folder in (tmp_path / "link", tmp_path / "empty", Path()):
+        with pytest.raises(FileExistsError, match="is a link, a mount or the folder you are in"):
+            export(run, folder)
 
 
 def test_a_failure_leaves_nothing(model, tmp_path, monkeypatch):
