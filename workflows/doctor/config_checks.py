@@ -9,6 +9,7 @@ from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from srpo_verl.config.data_check import check_file
 from srpo_verl.config.model_path import missing_folder
 from workflows.doctor.check import Check, fail, ok, warn
 
@@ -28,16 +29,23 @@ def check_settings(config: DictConfig) -> Iterator[Check]:
         yield ok("config", "settings, data files and model fit together")
 
 
-def check_data(config: DictConfig) -> Iterator[Check]:
-    """Rows of each local data file. Missing files and columns are the preflight's to say."""
-    import pyarrow.parquet
-
+def usable_files(config: DictConfig) -> Iterator[tuple[str, str, int]]:
+    """(key, path, rows) of each local Parquet file that a run could read; of all others the preflight says why not."""
     for key in ("train_files", "val_files"):
         files = config.data[key]
         for name in files if isinstance(files, list | ListConfig) else [files]:
-            path = Path(os.path.expanduser(str(name)))
-            if path.is_file() and path.suffix == ".parquet":
-                yield ok("data", f"data.{key}={path}: {pyarrow.parquet.read_metadata(path).num_rows} rows")
+            path = os.path.expanduser(str(name))
+            if os.path.isfile(path) and path.endswith(".parquet"):
+                keys = {"prompt_key": config.data.prompt_key, "source_key": config.data.reward_fn_key}
+                report = check_file(path, **keys, each_row=False)
+                if not report.problems:
+                    yield f"data.{key}", path, report.rows
+
+
+def check_data(config: DictConfig) -> Iterator[Check]:
+    """Rows of each data file that can be used."""
+    for key, path, rows in usable_files(config):
+        yield ok("data", f"{key}={path}: {rows} rows")
 
 
 def check_model(config: DictConfig) -> Iterator[Check]:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from reward_fns.registry import UnknownDataSource
 from reward_fns.result import BadSettings
 from srpo_verl.core import turns_of, turns_to_json
 from workflows.doctor.check import Check, fail, ok, warn
+from workflows.doctor.config_checks import usable_files
 from workflows.reward_call import DEFAULT, ask, load_reward
 
 # Rows of a data source that are tried until one gets a verdict: the gold answer of the first may be of no use.
@@ -80,20 +80,15 @@ def _grader(named: DictConfig, source: str) -> str:
 
 
 def _sources(config: DictConfig) -> dict[str, _Source]:
-    """By name, over the local Parquet files; a file that is missing or lacks a column is the preflight's to say."""
+    """By name, over the local Parquet files that a run could read."""
     import pyarrow.parquet
 
     found: dict[str, _Source] = {}
     key = config.data.reward_fn_key
-    for files in (config.data.train_files, config.data.val_files):
-        for name in files if isinstance(files, list | ListConfig) else [files]:
-            path = os.path.expanduser(str(name))
-            if not os.path.isfile(path) or not path.endswith(".parquet"):
-                continue
-            with pyarrow.parquet.ParquetFile(path) as file:
-                columns = {key, "reward_model", "extra_info"} & set(file.schema_arrow.names)
-                if {key, "reward_model"} <= columns:
-                    _gather(found, file, key, sorted(columns))
+    for _, path, _ in usable_files(config):
+        with pyarrow.parquet.ParquetFile(path) as file:
+            columns = {key, "reward_model", "extra_info"} & set(file.schema_arrow.names)
+            _gather(found, file, key, sorted(columns))
     return found
 
 

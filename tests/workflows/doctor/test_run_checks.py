@@ -1,6 +1,7 @@
 import json
 import shutil
 
+import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
@@ -54,6 +55,26 @@ def test_what_is_wrong_with_a_config(lab, tmp_path):
     assert "train.parquet: there is no such file" in problems
     assert "rollout.n=1" in problems
     assert "no chat template" in find(found, "model")[0].found
+
+
+def _not_parquet(path):
+    path.write_bytes(b"PAR1 and then nothing")
+
+
+def _without_objects(path):
+    prompt = [{"role": "user", "content": "?"}]
+    pd.DataFrame({"data_source": ["gsm8k"], "prompt": [prompt], "reward_model": ["1"]}).to_parquet(path)
+
+
+@pytest.mark.parametrize("write", [_not_parquet, _without_objects])
+def test_a_file_that_is_of_no_use_is_named_once(lab, tmp_path, write):
+    write(tmp_path / "train.parquet")
+    config = compose_config("srpo_tiny", [f"tiny.folder={lab}", f"data.train_files={tmp_path / 'train.parquet'}"])
+    found = checks.run_checks(config, start_engines=False)
+    about = [check for check in found if check.status is Status.FAIL and check.name in ("config", "data", "rewards")]
+    assert [check.name for check in about] == ["config"]
+    assert "train.parquet" in about[0].found
+    assert [check.found.rpartition(": ")[2] for check in find(found, "data")] == ["16 rows"]
 
 
 def test_weights_that_are_missing(lab, tmp_path):
