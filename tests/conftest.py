@@ -9,6 +9,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
+# Ray kills workers once 95 % of the memory of the machine are taken, by whatever program: no fault of what is tested.
+os.environ.setdefault("RAY_memory_monitor_refresh_ms", "0")
 
 import pytest
 from hypothesis import HealthCheck, settings

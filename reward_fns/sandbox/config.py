@@ -6,6 +6,7 @@ import dataclasses
 import os
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 from reward_fns.result import BadSettings
 
@@ -47,16 +48,21 @@ class SandboxConfig:
             raise BadSettings(f"sandbox.backend={self.backend!r} is unknown: use 'local' or 'fusion'")
         if self.backend == "fusion" and not self.url:
             raise BadSettings("sandbox.backend='fusion' needs sandbox.url, e.g. http://host:8080/run_code")
+        if self.url and not _has_host(self.url):
+            raise BadSettings(f"sandbox.url={self.url!r} is no address, e.g. http://host:8080/run_code")
         if self.isolation not in ISOLATION:
             raise BadSettings(f"sandbox.isolation={self.isolation!r} is unknown: use one of {', '.join(ISOLATION)}")
         for name in ("cpu_seconds", "sample_seconds", "memory_mb", "processes", "output_bytes"):
-            if not getattr(self, name) > 0:
-                raise BadSettings(f"sandbox.{name} must be positive, not {getattr(self, name)!r}")
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or not value > 0:
+                raise BadSettings(f"sandbox.{name} must be a positive number, not {value!r}")
         object.__setattr__(self, "extra_paths", tuple(self.extra_paths))
 
     @classmethod
     def from_dict(cls, settings: dict[str, Any]) -> SandboxConfig:
         """A configuration from ``reward_kwargs.sandbox``; an unknown name is an error."""
+        if not isinstance(settings, dict):
+            raise BadSettings(f"sandbox={settings!r} must be names with values, as {{backend: local}}")
         names = [item.name for item in dataclasses.fields(cls)]
         unknown = sorted(set(settings) - set(names))
         if unknown:
@@ -85,3 +91,11 @@ class SandboxConfig:
             "open_files": self.open_files,
             "output_bytes": self.output_bytes,
         }
+
+
+def _has_host(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return bool(parts.scheme and parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:  # a port that is no number, or beyond 65535
+        return False

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from hydra.experimental.callback import Callback
@@ -20,7 +20,17 @@ from srpo_verl.base.lease import FolderTakenError
 from srpo_verl.config.model_path import missing_folder
 from srpo_verl.config.schema import SRPOConfig, settings
 from srpo_verl.config.secrets import is_secret
-from srpo_verl.launch import data_checks, hardware, lora_checks, run_start, sequence_parallel, shards, trainer_checks
+from srpo_verl.launch import (
+    basic_values,
+    data_checks,
+    hardware,
+    lora_checks,
+    run_start,
+    sequence_parallel,
+    shards,
+    trainer_checks,
+)
+from srpo_verl.launch.model_files import model_config, weight_problems
 
 # How many past calls Ray's control service remembers, 3 kB each. A step makes four for each rollout, so Ray's own
 # 100,000 are 320 MiB that fill slowly; `ray list tasks` shows at most 10,000. A cluster that runs keeps its own bound.
@@ -122,22 +132,32 @@ def check(config: DictConfig) -> tuple[list[str], list[str]]:
             "verl did not load the plugin srpo (entry-point group verl.plugins), so neither will its workers: unset "
             "VERL_USE_EXTERNAL_PLUGINS or add srpo to it, and install the package in this Python"
         ], []
+    if wrong := list(basic_values.problems(config)):
+        return wrong, []
     try:
         srpo = settings(config.srpo)
+        described = model_config(config.actor_rollout_ref.model.path)
+        weights = list(weight_problems(config.actor_rollout_ref.model.path))
     except ValueError as error:
         return [str(error)], []
     check_registered()
     data_problems, data_warnings = data_checks.problems_and_warnings(config, srpo)
     here = hardware.problems(config, hardware.this_machine(config))
-    described = _model_config(os.path.expanduser(str(config.actor_rollout_ref.model.path)))
     shared = [*sequence_parallel.problems(config, described), *shards.problems(config, srpo, described)]
-    problems = [*here, *shared, *_combinations(config, srpo), *data_problems, *_model(config, srpo)]
+    problems = [
+        *here,
+        *shared,
+        *_combinations(config, srpo),
+        *data_problems,
+        *_model(config, srpo, described),
+        *weights,
+    ]
     unused = [
         f"srpo.options.{name} belongs to no variant that is registered"
         for name in srpo.options
         if name not in variants.names()
     ]
-    return problems, [*variants.failures(), *unused, *data_warnings, *_warnings(config, srpo)]
+    return problems, [*variants.failures(), *unused, *data_warnings, *_warnings(config, srpo, described)]
 
 
 def _combinations(config: DictConfig, srpo: SRPOConfig) -> Iterator[str]:
@@ -206,16 +226,14 @@ def _combinations(config: DictConfig, srpo: SRPOConfig) -> Iterator[str]:
         yield "a colocated reward model gives its verdict per batch, without `acc`; use a reward function"
 
 
-def _model(config: DictConfig, srpo: SRPOConfig) -> Iterator[str]:
+def _model(config: DictConfig, srpo: SRPOConfig, described: Mapping[str, Any]) -> Iterator[str]:
     if missing := missing_folder(config):
         yield missing
         return
-    path = os.path.expanduser(str(config.actor_rollout_ref.model.path))
-    described = _model_config(path)
     if srpo.distils and "vision_config" in described:
         yield (
-            f"actor_rollout_ref.model.path={path} is a vision model, and the teacher's prompt is text, without the "
-            "student's images: take a text model, or srpo.route=none"
+            f"actor_rollout_ref.model.path={config.actor_rollout_ref.model.path} is a vision model, and the teacher's "
+            "prompt is text, without the student's images: take a text model, or srpo.route=none"
         )
     vocabulary, hidden = described.get("vocab_size"), described.get("hidden_size")
     bucket = config.actor_rollout_ref.rollout.checkpoint_engine.update_weights_bucket_megabytes
@@ -229,7 +247,7 @@ def _model(config: DictConfig, srpo: SRPOConfig) -> Iterator[str]:
         yield f"srpo.topk={srpo.topk} is more than the model's vocabulary of {vocabulary} tokens; lower it"
 
 
-def _warnings(config: DictConfig, srpo: SRPOConfig) -> Iterator[str]:
+def _warnings(config: DictConfig, srpo: SRPOConfig, described: Mapping[str, Any]) -> Iterator[str]:
     rollout, data = config.actor_rollout_ref.rollout, config.data
     contents = config.actor_rollout_ref.actor.checkpoint
     for key in ("save_contents", "load_contents"):
@@ -253,9 +271,7 @@ def _warnings(config: DictConfig, srpo: SRPOConfig) -> Iterator[str]:
             f"actor_rollout_ref.rollout.max_model_len={wanted + data.max_response_length} "
             f"(now {rollout.max_model_len}) or srpo.teacher.max_prompt_length"
         )
-    positions = _model_config(os.path.expanduser(str(config.actor_rollout_ref.model.path))).get(
-        "max_position_embeddings"
-    )
+    positions = described.get("max_position_embeddings")
     if positions is not None and prompt + data.max_response_length > positions:
         yield (
             f"a teacher sequence may have {prompt + data.max_response_length} tokens, the model has {positions} "
@@ -263,14 +279,3 @@ def _warnings(config: DictConfig, srpo: SRPOConfig) -> Iterator[str]:
         )
     if config.algorithm.rollout_correction.rollout_is is None:
         yield "algorithm.rollout_correction.rollout_is=null: no truncated importance sampling on either branch"
-
-
-def _model_config(path: str) -> dict[str, Any]:
-    """The local `config.json`, {} if the model is not a local folder."""
-    import json
-
-    file = os.path.join(path, "config.json")
-    if not os.path.isfile(file):
-        return {}
-    with open(file) as handle:
-        return json.load(handle)

@@ -7,10 +7,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from srpo_verl.config.schema import settings
+from srpo_verl.launch import basic_values
 from srpo_verl.plugin import has_vllm_cpu
 from workflows.doctor import config_checks, engines, machine
 from workflows.doctor.check import Check, Status, run_each
@@ -66,6 +69,9 @@ def _checks(
     if start_engines:
         yield "vllm", partial(engines.check_vllm, work)
         yield "ray", partial(engines.check_ray, config, work)
+    if config is not None and not _is_sound(config):
+        yield "config", partial(config_checks.check_settings, config)
+        config = None
     needs = _needs(config)
     if config is not None:
         yield "config", partial(config_checks.check_settings, config)
@@ -78,6 +84,15 @@ def _checks(
     yield "temporary files", machine.check_tmp
     yield "ports", machine.check_ports
     yield "sandbox", partial(machine.check_sandbox, _sandbox_settings(config))
+
+
+def _is_sound(config: DictConfig) -> bool:
+    """Whether the values that other checks calculate with can be had; if not, only the machine is looked at."""
+    try:
+        settings(config.srpo)
+    except ValueError:
+        return False
+    return not any(basic_values.problems(config))
 
 
 @dataclass(frozen=True)
@@ -117,8 +132,7 @@ def uses_gpus(config: DictConfig | None) -> bool:
     return not has_vllm_cpu() if config is None else config.trainer.device == "cuda"
 
 
-def _sandbox_settings(config: DictConfig | None) -> dict | None:
-    node = (
-        OmegaConf.select(config, "reward.custom_reward_function.reward_kwargs.sandbox") if config is not None else None
-    )
-    return OmegaConf.to_container(node) if node is not None else None  # type: ignore[return-value]
+def _sandbox_settings(config: DictConfig | None) -> Any:
+    key = "reward.custom_reward_function.reward_kwargs.sandbox"
+    node = None if config is None else OmegaConf.select(config, key)
+    return OmegaConf.to_container(node) if OmegaConf.is_config(node) else node

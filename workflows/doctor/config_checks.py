@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -12,6 +11,8 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from srpo_verl.config.data_check import check_file
 from srpo_verl.config.model_path import missing_folder
 from workflows.doctor.check import Check, fail, ok, warn
+
+_SEE_TEMPLATE = "see data.apply_chat_template_kwargs and the template"
 
 
 def check_settings(config: DictConfig) -> Iterator[Check]:
@@ -49,16 +50,15 @@ def check_data(config: DictConfig) -> Iterator[Check]:
 
 
 def check_model(config: DictConfig) -> Iterator[Check]:
-    """The model is here (or will be fetched), its tokenizer loads, and its chat template renders a question."""
+    """The model is here (or will be fetched), its tokenizer loads, and its chat template renders a question.
+
+    Damaged weights are the preflight's to say.
+    """
     model = config.actor_rollout_ref.model
     name = os.path.expanduser(str(model.path))
-    if os.path.isdir(name):
-        if not any(Path(name).glob("*.safetensors")) and not any(Path(name).glob("*.bin")):
-            yield fail("model", f"{name} has no weights (*.safetensors)", "finish the download or the conversion")
-            return
-    elif missing_folder(config):
+    if missing_folder(config):
         return  # the preflight's to say
-    elif not is_cached(name):
+    if not os.path.isdir(name) and not is_cached(name):
         if os.environ.get("HF_HUB_OFFLINE", "0") not in ("0", ""):
             yield fail(
                 "model",
@@ -92,10 +92,10 @@ def _tokenizer(name: str, config: DictConfig) -> Iterator[Check]:
     try:
         tokenizer: Any = AutoTokenizer.from_pretrained(name, local_files_only=True)
         described = AutoConfig.from_pretrained(os.path.expanduser(model), local_files_only=True)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # noqa: BLE001 - a damaged file makes transformers raise whatever it stumbles over
         yield fail(
             "model",
-            f"{name}: tokenizer or config cannot be loaded: {str(error).splitlines()[0]}",
+            f"{name}: tokenizer or config cannot be loaded: {_first_line(error)}",
             "a complete Hugging Face folder has config.json, tokenizer.json and tokenizer_config.json",
         )
         return
@@ -116,18 +116,26 @@ def _tokenizer(name: str, config: DictConfig) -> Iterator[Check]:
         return
     options = OmegaConf.to_container(config.data.apply_chat_template_kwargs or OmegaConf.create({}))
     assert isinstance(options, dict)
-    text = tokenizer.apply_chat_template(
-        [{"role": "user", "content": "1 + 1?"}],
-        chat_template=config.actor_rollout_ref.model.custom_chat_template,
-        add_generation_prompt=True,
-        tokenize=False,
-        **{str(key): value for key, value in options.items()},
-    )
+    try:
+        text = tokenizer.apply_chat_template(
+            [{"role": "user", "content": "1 + 1?"}],
+            chat_template=config.actor_rollout_ref.model.custom_chat_template,
+            add_generation_prompt=True,
+            tokenize=False,
+            **{str(key): value for key, value in options.items()},
+        )
+    except Exception as error:  # noqa: BLE001 - a template is a program
+        yield fail("model", f"the chat template of {name} cannot be rendered: {_first_line(error)}", _SEE_TEMPLATE)
+        return
     if "1 + 1?" not in text:
         yield fail(
             "model",
             f"the chat template of {name} drops the question: it renders {text!r}",
-            "see data.apply_chat_template_kwargs and the template",
+            _SEE_TEMPLATE,
         )
         return
     yield ok("model", f"{model}: {len(tokenizer)} tokens, the chat template renders a question")
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"

@@ -137,12 +137,14 @@ def check_output(config: DictConfig, checkpoint_bytes: int | None) -> Iterator[C
     """The folder of checkpoints can be written, and those that are kept at a time fit."""
     target = Path(os.path.expanduser(str(config.trainer.default_local_dir))).absolute()
     existing = next(folder for folder in (target, *target.parents) if folder.exists())
-    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-        yield fail("output", f"{existing} cannot be written", "set trainer.default_local_dir to a folder of yours")
+    try:
+        with tempfile.TemporaryFile(dir=existing) as file:
+            file.write(b"x" * 4096)
+            file.flush()
+    except OSError as error:
+        found = f"{existing} cannot be written ({error.strerror})"
+        yield fail("output", found, "set trainer.default_local_dir to a folder of yours, on a disk with room")
         return
-    with tempfile.TemporaryFile(dir=existing) as file:
-        file.write(b"x" * 4096)
-        file.flush()
     free = shutil.disk_usage(existing).free
     found = f"{target}: writable, {free / GIB:.1f} GiB free"
     if checkpoint_bytes is None or config.trainer.save_freq <= 0:

@@ -81,7 +81,52 @@ def test_weights_that_are_missing(lab, tmp_path):
     shutil.copytree(lab, tmp_path / "lab")
     (tmp_path / "lab" / "model" / "model.safetensors").unlink()
     found = checks.run_checks(compose_config("srpo_tiny", [f"tiny.folder={tmp_path}/lab"]), start_engines=False)
-    assert find(found, "model")[0].status is Status.FAIL
+    assert "has no weights" in find(found, "config")[0].found
+
+
+def _without_template_end(model):
+    (model / "chat_template.jinja").write_text("{% for message in messages %}")
+
+
+def _without_tokens(model):
+    (model / "tokenizer.json").write_text("{}")
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [(_without_template_end, "cannot be rendered: TemplateSyntaxError"), (_without_tokens, "cannot be loaded: ")],
+)
+def test_a_damaged_tokenizer_is_said_in_a_sentence(lab, tmp_path, damage, says):
+    shutil.copytree(lab, tmp_path / "lab")
+    damage(tmp_path / "lab" / "model")
+    found = checks.run_checks(compose_config("srpo_tiny", [f"tiny.folder={tmp_path}/lab"]), start_engines=False)
+    (model,) = find(found, "model")
+    assert (model.status, says in model.found) == (Status.FAIL, True)
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "trainer.n_gpus_per_node=null",
+        "trainer.default_local_dir=null",
+        "+reward.custom_reward_function.reward_kwargs=3",
+        "srpo.score_range=[1]",
+    ],
+)
+def test_a_value_that_no_run_can_have_leaves_the_machine_to_look_at(lab, override):
+    found = checks.run_checks(compose_config("srpo_tiny", [f"tiny.folder={lab}", override]), start_engines=False)
+    (wrong,) = [check for check in found if check.status is Status.FAIL and check.name != "memory"]
+    assert (wrong.name, override.lstrip("+").partition("=")[0] in wrong.found) == ("config", True)
+    assert find(found, "ports")
+    assert find(found, "sandbox")
+
+
+@pytest.mark.parametrize("sandbox", ["3", "{backend: fusion, url: http://here:99999}", "{cpu_seconds: much}"])
+def test_settings_of_the_sandbox_that_cannot_be_had(lab, sandbox):
+    kwargs = f"+reward.custom_reward_function.reward_kwargs.sandbox={sandbox}"
+    found = checks.run_checks(compose_config("srpo_tiny", [f"tiny.folder={lab}", kwargs]), start_engines=False)
+    (wrong,) = find(found, "sandbox")
+    assert (wrong.status, wrong.found.startswith("sandbox")) == (Status.FAIL, True)
 
 
 def test_a_forgotten_folder_of_the_tiny_model(tmp_path, monkeypatch):
