@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -48,7 +49,8 @@ def parse_options(kwargs: dict[str, Any]) -> Options:
     known = {key: value for key, value in kwargs.items() if key in names}
     user = {key: value for key, value in kwargs.items() if key not in names and key not in _FROM_VERL}
     if "sandbox" in known:
-        known["sandbox"] = dict(known["sandbox"] or {})
+        given = known["sandbox"] or {}
+        known["sandbox"] = dict(given) if isinstance(given, Mapping) else given  # SandboxConfig refuses it
     return Options(**known, user=user)
 
 

@@ -81,8 +81,9 @@ def ask(
         return Reply(0.0, {}, f"the function raises {type(error).__name__}: {error}")
     given = result if isinstance(result, dict) else {"score": result}
     score, info, problem = checked_verdict(given.get("score"), given, allowed=allowed)
-    if problem:
-        return Reply(score, info, f"its score is {problem.replace('_', ' ')}: {reprlib.repr(result)}")
-    if info.get("infra_error"):
-        return Reply(score, info, str(info.get("error") or "the gold answer or the sandbox cannot be used"))
-    return Reply(score, info)
+    why = ""
+    if given.get("infra_error"):  # the function's own reason comes first, also where it gives no score
+        why = str(given.get("error") or "the gold answer or the sandbox cannot be used")
+    elif problem:
+        why = f"its score is {problem.replace('_', ' ')}: {reprlib.repr(result)}"
+    return Reply(score, info, why)

@@ -28,11 +28,9 @@ _TEXTS = (
     "reward.custom_reward_function.name",
 )
 _DEVICES = ("cuda", "npu", "cpu")
-_STEPS, _EPOCHS, _KWARGS = (
-    "trainer.total_training_steps",
-    "trainer.total_epochs",
-    "reward.custom_reward_function.reward_kwargs",
-)
+_STEPS = "trainer.total_training_steps"
+_EPOCHS = "trainer.total_epochs"
+_KWARGS = "reward.custom_reward_function.reward_kwargs"
 
 
 def problems(config: DictConfig) -> Iterator[str]:

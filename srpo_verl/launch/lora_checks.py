@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 from omegaconf import DictConfig
 
 from srpo_verl.config import SRPOConfig
 from srpo_verl.config.lora import lora_settings
+from srpo_verl.config.model_files import json_object
 
 _MODEL = "actor_rollout_ref.model"
 _ROLLOUT = "actor_rollout_ref.rollout"
@@ -64,8 +65,11 @@ def _of_adapter_path(model: DictConfig) -> Iterator[str]:
     if not os.path.isfile(file):
         yield f"{_MODEL}.lora_adapter_path={model.lora_adapter_path} has no adapter_config.json"
         return
-    with open(file) as handle:
-        described = json.load(handle)
+    try:
+        described = json_object(Path(file))
+    except ValueError as error:
+        yield str(error)
+        return
     if described.get("r") != model.lora_rank:
         yield (
             f"{_MODEL}.lora_rank={model.lora_rank}, but the adapter in {model.lora_adapter_path} has rank "

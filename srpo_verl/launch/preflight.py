@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from srpo_verl import variants
 from srpo_verl.base.lease import FolderTakenError
+from srpo_verl.config.model_files import model_config, weight_problems
 from srpo_verl.config.model_path import missing_folder
 from srpo_verl.config.schema import SRPOConfig, settings
 from srpo_verl.config.secrets import is_secret
@@ -30,7 +31,6 @@ from srpo_verl.launch import (
     shards,
     trainer_checks,
 )
-from srpo_verl.launch.model_files import model_config, weight_problems
 
 # How many past calls Ray's control service remembers, 3 kB each. A step makes four for each rollout, so Ray's own
 # 100,000 are 320 MiB that fill slowly; `ray list tasks` shows at most 10,000. A cluster that runs keeps its own bound.

@@ -76,6 +76,12 @@ def test_an_adapter_that_is_continued_is_looked_at(tmp_path, described, says):
     assert all(re.search(says, sentence) for sentence in sentences)
 
 
+def test_a_damaged_description_of_an_adapter_is_refused(tmp_path):
+    (tmp_path / "adapter_config.json").write_text("{")
+    (sentence,) = found(f"{MODEL}.lora_adapter_path={tmp_path}")
+    assert "adapter_config.json is no JSON" in sentence
+
+
 def test_an_adapter_in_bfloat16_is_warned_of():
     assert list(warnings(compose("srpo_lora"))) == []
     narrow = "actor_rollout_ref.actor.fsdp_config.model_dtype=bf16"

@@ -32,6 +32,7 @@ def _raises(error):
         (lambda **row: {"score": 1.0, "acc": "yes"}, "its score is not a number: {'acc': 'yes', 'score': 1.0}"),
         (lambda **row: {"score": 0, "infra_error": 1}, "the gold answer or the sandbox cannot be used"),
         (lambda **row: {"score": 0, "infra_error": 1, "error": "no network"}, "no network"),
+        (lambda **row: {"score": None, "infra_error": 1, "error": "no network"}, "no network"),
     ],
 )
 def test_what_is_no_verdict_is_said(reward, says):

@@ -69,12 +69,11 @@ def _checks(
     if start_engines:
         yield "vllm", partial(engines.check_vllm, work)
         yield "ray", partial(engines.check_ray, config, work)
-    if config is not None and not _is_sound(config):
-        yield "config", partial(config_checks.check_settings, config)
-        config = None
-    needs = _needs(config)
     if config is not None:
         yield "config", partial(config_checks.check_settings, config)
+        config = config if _is_sound(config) else None
+    needs = _needs(config)
+    if config is not None:
         yield "data", partial(config_checks.check_data, config)
         yield "rewards", partial(check_reward, config)
         yield "model", partial(config_checks.check_model, config)

@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from srpo_verl.base.versions import package_versions
 from srpo_verl.config.lora import lora_settings
+from srpo_verl.config.model_files import model_config
 from srpo_verl.config.planned_steps import planned_steps, train_files
 from srpo_verl.config.schema import SRPOConfig
 from srpo_verl.training.durable import in_flight
@@ -282,12 +283,8 @@ def _step(folder: Path) -> int:
 
 def _model(path: str) -> dict[str, Any]:
     """The path, and the sizes that `config.json` gives if the model is a local folder."""
-    file = os.path.join(os.path.expanduser(path), "config.json")
-    if not os.path.isfile(file):
-        return {"path": path}
-    with open(file) as handle:
-        described = json.load(handle)
-    return {"path": path, **{key: described.get(key) for key in _MODEL_KEYS}}
+    described = model_config(path)
+    return {"path": path, **({key: described.get(key) for key in _MODEL_KEYS} if described else {})}
 
 
 def _file(path: str) -> dict[str, Any]:

@@ -102,7 +102,7 @@ def test_disk_against_the_checkpoints_that_are_kept(tmp_path, monkeypatch, free,
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_output_folder_that_is_a_file(tmp_path):
+def test_an_output_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     for place in (tmp_path / "file" / "run", "/proc/run"):
         (check,) = machine.check_output(_output(place), None)

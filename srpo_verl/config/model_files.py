@@ -18,7 +18,7 @@ def model_config(path: str) -> dict[str, Any]:
         ValueError: the file is damaged.
     """
     file = Path(path).expanduser() / "config.json"
-    return _json_object(file) if file.is_file() else {}
+    return json_object(file) if file.is_file() else {}
 
 
 def weight_problems(path: str) -> Iterator[str]:
@@ -38,13 +38,14 @@ def weight_problems(path: str) -> Iterator[str]:
         except (SafetensorError, OSError) as error:
             yield f"{file} is damaged or not whole ({error}): {_FINISH}"
     if (folder / _INDEX).is_file():
-        named = _json_object(folder / _INDEX).get("weight_map") or {}
+        named = json_object(folder / _INDEX).get("weight_map") or {}
         if missing := sorted({name for name in named.values() if not (folder / name).exists()}):
             more = ", ..." if len(missing) > 3 else ""
             yield f"{folder} lacks {len(missing)} files of its weights ({', '.join(missing[:3])}{more}): {_FINISH}"
 
 
-def _json_object(file: Path) -> dict[str, Any]:
+def json_object(file: Path) -> dict[str, Any]:
+    """A file of a model or an adapter. Raises ValueError where it is damaged."""
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:

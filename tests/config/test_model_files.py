@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from srpo_verl.launch.model_files import model_config, weight_problems
+from srpo_verl.config.model_files import model_config, weight_problems
 from tests.training import tiny_model
 
 
