@@ -86,7 +86,7 @@ def check_exactly_one_trains(hosts, folders):
         side.start()
     told = [results.get(timeout=PROCESS) for _ in range(2 * ROUNDS)]
     for side in sides:
-        side.join(60)
+        side.join(PROCESS)
     for number in range(ROUNDS):
         said = sorted(words for at, _, words in told if at == number)
         assert said.count("trains") == 1, said

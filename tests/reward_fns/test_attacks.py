@@ -16,6 +16,7 @@ import pytest
 
 from reward_fns import compute_score
 from reward_fns.sandbox.launch import FIRST_UID, UIDS
+from tests.patience import PROCESS
 
 FUNCTION = json.dumps({"fn_name": "f", "inputs": [[1], [2]], "outputs": [[42], [42]]})
 ASSERTS = json.dumps({"test_list": ["assert f(1) == 42", "assert f(2) == 42"]})
@@ -154,7 +155,8 @@ def machine(isolation):
 
     yield attack
     for kind, tests in (("function", FUNCTION), ("program", PROGRAM)):
-        result = attack(HONEST[kind], tests)
+        patient = {**settings, "wall_seconds": PROCESS}  # what an honest program needs is the busy machine's to say
+        result = compute_score("code", f"```python\n{HONEST[kind]}\n```", tests, sandbox=patient)
         assert (result["score"], result["infra_error"]) == (1.0, 0.0), "the next verdict was poisoned"
     end = time.monotonic() + 60
     while (after := _left_behind()) - before and time.monotonic() < end:
@@ -249,12 +251,13 @@ def test_many_at_once(isolation):
     verdicts = []
 
     def grade(code, expected):
-        result = compute_score("code", f"```python\n{code}\n```", PROGRAM, sandbox=settings)
+        wall = PROCESS if expected else 3
+        result = compute_score("code", f"```python\n{code}\n```", PROGRAM, sandbox={**settings, "wall_seconds": wall})
         verdicts.append((result["score"], result["infra_error"]) == (expected, 0.0))
 
     threads = [threading.Thread(target=grade, args=item) for item in list(codes.items()) * 3]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(120)
+        thread.join()
     assert verdicts == [True] * 12

@@ -195,6 +195,6 @@ def test_from_many_threads():
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join()
     assert len(results) == 40
     assert all(result["score"] == float(i < 10) for i, result in results)

@@ -13,6 +13,7 @@ from reward_fns import compute_score
 from reward_fns.mathlayer.exact import read_number, same_number
 from reward_fns.mathlayer.extract import extract
 from reward_fns.mathlayer.shapes import parse_shape
+from tests.patience import PROCESS
 
 HOSTILE = {
     "power tower": "9^{9^{9^{9^{9}}}}",
@@ -45,7 +46,7 @@ HOSTILE = {
 }
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(PROCESS)
 @pytest.mark.parametrize("name", HOSTILE)
 @pytest.mark.parametrize("gold", ["17", "\\sqrt{2}+x"])
 def test_hostile_answers_cost_little_and_are_wrong(name, gold):
@@ -56,7 +57,7 @@ def test_hostile_answers_cost_little_and_are_wrong(name, gold):
     assert compute_score("math", "\\boxed{\\sqrt{2}+x}", "x+\\sqrt{2}")["score"] == 1.0
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(PROCESS)
 def test_from_threads_with_slow_answers_between():
     """math-verify's own time-out raises in threads, which silently zeroes every score; here it must not matter."""
     verdicts = {}
@@ -70,7 +71,7 @@ def test_from_threads_with_slow_answers_between():
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(50)
+        thread.join()
     assert len(verdicts) == 32
     assert all(result["score"] == expected for result, expected in verdicts.values())
     assert any(result["timed_out"] for result, _ in verdicts.values())
@@ -113,11 +114,13 @@ def test_different_exact_numbers_differ(left, right):
 
 
 @given(st.text(alphabet="\\{}()[]$,.0123456789abcdefghijklmnopqrstuvwxyz +-*/^_=<>%", max_size=200))
-@settings(max_examples=500, deadline=1000)
-def test_extraction_and_reading_never_raise(text):
+@settings(max_examples=500)
+def test_extraction_and_reading_never_raise_and_take_no_time(text):
+    start = time.thread_time()
     for candidate in (text, f"\\boxed{{{text}}}", f"#### {text}", f"The answer is {text}"):
         found = extract(candidate)
         number = read_number(found.text)
         assert number is None or isinstance(number.value, Fraction)
     with contextlib.suppress(ValueError):  # nested or listed beyond reason
         parse_shape(text)
+    assert time.thread_time() - start < 1

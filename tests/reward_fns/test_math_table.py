@@ -7,6 +7,7 @@ completions. Every row must come out as written, in ``strict`` mode.
 import pytest
 
 from reward_fns import compute_score
+from tests.patience import PROCESS
 
 BOXED = [
     # numbers
@@ -273,7 +274,7 @@ def test_the_table_is_large_enough():
     assert len({row[:2] for row in BOXED}) == len(BOXED)
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(PROCESS)
 @pytest.mark.parametrize(("answer", "gold", "right", "why"), BOXED, ids=_ids(BOXED))
 def test_boxed(answer, gold, right, why):
     result = compute_score("math", f"We find\n\\boxed{{{answer}}}", gold)
@@ -281,7 +282,7 @@ def test_boxed(answer, gold, right, why):
     assert result["score"] == right, why
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(PROCESS)
 @pytest.mark.parametrize(("reply", "gold", "right", "form", "why"), REPLIES, ids=_ids(REPLIES))
 def test_reply(reply, gold, right, form, why):
     result = compute_score("math", reply, gold)

@@ -5,6 +5,7 @@ import re
 import pytest
 
 from reward_fns import compute_score
+from tests.patience import PROCESS
 
 STRICT = [
     ("<answer>A</answer>", 1.0, 1.0, "plain"),
@@ -55,7 +56,7 @@ STRICT = [
 ]
 
 
-@pytest.mark.timeout(10)
+@pytest.mark.timeout(PROCESS)
 @pytest.mark.parametrize(
     ("solution", "score", "form", "why"), STRICT, ids=[f"{i}-{c[3]}" for i, c in enumerate(STRICT)]
 )

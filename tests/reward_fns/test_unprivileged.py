@@ -20,13 +20,16 @@ sys.path.insert(0, {root!r})
 from reward_fns import compute_score
 secret = os.path.join({home!r}, 'secret')
 open(secret, 'w').write('LE' + 'AK'); os.chmod(secret, 0o600)
-settings = {{"isolation": {isolation!r}, "cpu_seconds": 1, "wall_seconds": 3, "python": {python!r}}}
+settings = {{"isolation": {isolation!r}, "cpu_seconds": 1, "python": {python!r}}}
 tests = json.dumps({{"inputs": ["1", "2"], "outputs": ["42", "42"]}})
 programs = {programs!r}
 out = {{}}
 for name, code in programs.items():
     code = code.replace("SECRET", repr(secret)).replace("GRADER", str(os.getpid()))
-    out[name] = compute_score("code", "```python\\n" + code + "\\n```", tests, sandbox=settings)
+    wall = {patience} if name in {good!r} else 3
+    out[name] = compute_score(
+        "code", "```python\\n" + code + "\\n```", tests, sandbox={{**settings, "wall_seconds": wall}}
+    )
 time.sleep(0.5)
 out["left"] = sorted(n for n in os.listdir("/tmp") if n.startswith("srpo_verl_pwned"))
 print("RESULT" + json.dumps(out))
@@ -45,6 +48,7 @@ PROGRAMS = {
     "fork bomb": "import os\nwhile True:\n    try: os.fork()\n    except OSError: pass",
     "honest again": "print(42)",
 }
+GOOD = ("honest", "subprocess", "honest again")
 
 
 @pytest.mark.skipif(os.geteuid() != 0 or not os.path.exists(PYTHON), reason="needs root to become another user")
@@ -53,7 +57,15 @@ def test_as_a_plain_user(isolation):
     home = Path("/tmp") / f"srpo_verl_test_{os.getpid()}_{isolation}"
     home.mkdir()
     os.chown(home, NOBODY, NOBODY)
-    script = SCRIPT.format(root=str(ROOT), home=str(home), isolation=isolation, python=PYTHON, programs=PROGRAMS)
+    script = SCRIPT.format(
+        root=str(ROOT),
+        home=str(home),
+        isolation=isolation,
+        python=PYTHON,
+        programs=PROGRAMS,
+        good=GOOD,
+        patience=PROCESS,
+    )
     try:
         done = subprocess.run(
             [PYTHON, "-B", "-c", script], user=NOBODY, group=NOBODY, extra_groups=[], cwd="/", timeout=PROCESS,
@@ -69,7 +81,7 @@ def test_as_a_plain_user(isolation):
     out = json.loads(done.stdout.split("RESULT")[1])
     assert out.pop("left") == []
     for name, result in out.items():
-        expected = 1.0 if name.startswith(("honest", "subprocess")) else 0.0
+        expected = float(name in GOOD)
         assert (result["score"], result["infra_error"]) == (expected, 0.0), (name, result, done.stderr[-500:])
         assert "LEAK" not in result["feedback"], name
     if isolation == "plain":

@@ -60,15 +60,17 @@ def run_with_fault(
     inject: Injection | None = None,
     after_steps: int = 1,
     steps: int = 50,
+    once: Path | None = None,
     delay: float = 0.0,
     overrides: Sequence[str] = (),
     environment: dict[str, str] | None = None,
     timeout: float = RUN,
     each_step: Callable[[ProcessTree, int], None] | None = None,
 ) -> FaultyRun:
-    """Train; once `after_steps` steps are logged (and `delay` s later) inject, and wait for the end.
+    """Train, inject, and wait for the end.
 
-    It is killed `timeout` s after its start.
+    Injected once `after_steps` steps are logged and the file `once` is there, `delay` s later. The run is killed
+    `timeout` s after its start.
     """
     arguments = command(folder, model, steps=steps, overrides=overrides)
     log, metrics = folder / "log.txt", folder / "metrics.jsonl"
@@ -76,7 +78,7 @@ def run_with_fault(
     with ProcessTree(arguments, log=log, env=settings(folder, environment), cwd=folder) as tree:
         start = time.monotonic()
         if inject is not None:
-            while _lines(metrics) < after_steps:
+            while _lines(metrics) < after_steps or not (once is None or once.exists()):
                 if tree.poll() is not None or time.monotonic() > deadline:
                     raise RuntimeError(f"no step {after_steps}:\n{log.read_text(errors='replace')[-4000:]}")
                 time.sleep(0.1)

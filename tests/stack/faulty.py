@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
+from pathlib import Path
 from typing import Any
 
 from verl.experimental.agent_loop.agent_loop import AgentLoopOutput
 from verl.experimental.agent_loop.single_turn_agent_loop import SingleTurnAgentLoop
 
 from srpo_verl.cpu.vllm_worker import CPUWorkerExtension
+
+STUCK = "SRPO_TEST_STUCK"
 
 
 class RaisingAgent(SingleTurnAgentLoop):
@@ -48,12 +52,16 @@ class OddAgent(SingleTurnAgentLoop):
 
 
 class StuckWeights(CPUWorkerExtension):
-    """vLLM's side of a weight transfer, which never answers after the second one (start, step 1)."""
+    """vLLM's side of a weight transfer, which never answers after the second one (start, step 1).
+
+    Then there is the file that the environment variable `STUCK` names.
+    """
 
     received = 0
 
     def update_weights_from_ipc(self, *args: Any, **kwargs: Any):
         if self.received >= 2:
+            Path(os.environ[STUCK]).touch()
             time.sleep(10_000)
         self.received += 1
         return super().update_weights_from_ipc(*args, **kwargs)

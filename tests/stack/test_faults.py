@@ -11,6 +11,7 @@ import pytest
 
 from tests.patience import STACK_TEST
 from tests.stack.faults import kill, run_with_fault
+from tests.stack.faulty import STUCK
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(STACK_TEST)]
 nightly = pytest.mark.nightly
@@ -95,15 +96,23 @@ STUCK_WEIGHTS = "actor_rollout_ref.rollout.engine_kwargs.vllm.worker_extension_c
 
 def test_an_engine_killed_while_it_receives_weights_ends_the_run(stack_model, tmp_path):
     """No call raises then: the actor waits for a receiver that is gone, the server for an answer of it."""
-    overrides = [STUCK_WEIGHTS, WATCH]
-    result = run_with_fault(tmp_path, stack_model, inject=kill("VLLM::EngineCore"), delay=10, overrides=overrides)
+    stuck = tmp_path / "stuck"
+    result = run_with_fault(
+        tmp_path,
+        stack_model,
+        inject=kill("VLLM::EngineCore"),
+        once=stuck,
+        overrides=[STUCK_WEIGHTS, WATCH],
+        environment={STUCK: str(stuck)},
+    )
     check_end(result, "update_weights (step 2) waits since", "has lost its engine")
 
 
 @pytest.mark.nightly
 def test_a_weight_transfer_that_hangs_is_named(stack_model, tmp_path):
     overrides = [STUCK_WEIGHTS, "srpo.watchdog.update_weights=30", WATCH]
-    result = run_with_fault(tmp_path, stack_model, overrides=overrides)
+    environment = {STUCK: str(tmp_path / "stuck")}
+    result = run_with_fault(tmp_path, stack_model, overrides=overrides, environment=environment)
     check_end(result, "update_weights (step 2) has taken", "actor worker, rank 0 (pid", "the driver is at")
 
 

@@ -3,7 +3,9 @@
 import os
 import sys
 import threading
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -102,9 +104,16 @@ def test_a_signal_is_named(tmp_path):
         run(tmp_path, "killed")
 
 
-def test_a_hang_ends_at_the_timeout_and_says_where(tmp_path):
-    with pytest.raises(RunFailed, match=r"while training: not finished after 2 s(.|\n)*waiting for a socket"):
-        run(tmp_path, "hangs", timeout=2)
+def test_a_hang_ends_at_the_timeout_and_says_where(tmp_path, monkeypatch):
+    """By a clock on which an hour passes once the run hangs."""
+    log, listener = RunFiles(tmp_path).log, Listener()
+
+    def clock():
+        return time.monotonic() + 3600 * (TRAINING in listener.stages and "waiting for a socket" in log.read_text())
+
+    monkeypatch.setattr("workflows.verl_run.time", SimpleNamespace(monotonic=clock, sleep=time.sleep))
+    with pytest.raises(RunFailed, match=r"while training: not finished after 3000 s(.|\n)*waiting for a socket"):
+        run(tmp_path, "hangs", timeout=3000, observer=listener)
 
 
 def test_processes_that_left_the_group_are_ended_too(tmp_path):

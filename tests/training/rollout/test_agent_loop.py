@@ -8,9 +8,10 @@ from ray.exceptions import RayTaskError
 
 from srpo_verl.config import SRPOConfig, WatchdogConfig
 from srpo_verl.training.rollout.agent_loop import EmptyResponse, NoVerdict, SRPOAgentLoopWorker
+from tests.patience import PROCESS
 
 
-def graded(monkeypatch, verdict, *, info=None, response=(5, 6), deadline=1.0, rewards=True):
+def graded(monkeypatch, verdict, *, info=None, response=(5, 6), deadline=PROCESS, rewards=True):
     """The last output of a session after verl's `_compute_score` has given it `verdict` (or raised it, or slept)."""
 
     async def verls(self, outputs, kwargs):

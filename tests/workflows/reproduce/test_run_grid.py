@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -79,11 +80,11 @@ def test_two_programs_share_the_grid(laboratory):
 
 def test_a_budget_in_hours_ends_a_run_at_a_step_and_cells_run_at_once(laboratory):
     # The stand-in says that each step took 100 s.
-    laboratory.write(budget={"hours": [0.05, 0.125]}, overrides=["+stand_in.seconds=0.3"])
+    laboratory.write(budget={"hours": [0.05, 0.125]}, overrides=["+stand_in.hold=5"])
     laboratory.run(select(laboratory.cells(), ["a s1"]), jobs=3)
     state = laboratory.states()["a__tiny__grpo__s1"]
     assert state.state == "done"
-    assert 450 <= state.training_seconds <= 1000
+    assert 450 <= state.training_seconds <= 500
     assert not [child for child in psutil.Process().children() if "bash" in child.name()]
 
 
@@ -174,15 +175,25 @@ def test_checks_stop_a_run_and_are_judged_again_when_they_change(laboratory):
 
 def test_a_collapse_stops_a_run(laboratory):
     collapse = [{"metric": "accuracy", "drop": 0.3, "times": 2}]
-    laboratory.write(collapse=collapse, overrides=["+stand_in.fault=collapses", "+stand_in.seconds=0.2"])
+    laboratory.write(collapse=collapse, overrides=["+stand_in.fault=collapses", "+stand_in.hold=4"])
     laboratory.run(laboratory.cells()[:1])
     state = laboratory.states()[laboratory.cells()[0].name]
     assert state.reason == "collapsed: accuracy fell from 0.5 to 0.1 at step 4, 2 times in a row"
 
 
-def test_a_run_without_a_sign_of_life_fails(laboratory):
-    laboratory.write(overrides=["+stand_in.seconds=60"])
-    laboratory.write_site(stall_minutes=0.02)
+def test_a_run_without_a_sign_of_life_fails(laboratory, monkeypatch):
+    """By a clock on which hours pass once the run has said its last line."""
+    laboratory.write(overrides=["+stand_in.hold=0"])
+    log, now = laboratory.cells()[0].folder / "train.log", time.monotonic()
+
+    def hours():
+        nonlocal now
+        now += 3600 * (log.is_file() and "stand-in: on from step 0" in log.read_text())
+        return now
+
+    clock = SimpleNamespace(monotonic=hours, sleep=time.sleep, time=time.time)
+    monkeypatch.setattr("workflows.reproduce.run_cell.time", clock)
+    laboratory.write_site(stall_minutes=50)
     laboratory.run(laboratory.cells()[:1])
     state = laboratory.states()[laboratory.cells()[0].name]
     assert state.state == "failed"
