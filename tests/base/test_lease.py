@@ -20,25 +20,12 @@ from srpo_verl.base import lease_files as files
 from srpo_verl.base.lease import TOKEN, FolderTakenError, LeaseLostError, LeaseTimes, describe, take
 from srpo_verl.base.processes import ProcessId, this_place
 from tests.base.lease_contender import contend, elsewhere
+from tests.clock import Clock
 from tests.patience import PROCESS
 
 ROUNDS = 50
 MOUNTS = "SRPO_TEST_MOUNTS"
 REPOSITORY = Path(__file__).parents[2]
-
-
-class Clock:
-    """Stands still but for `sleep`, which also does what happens meanwhile."""
-
-    def __init__(self, meanwhile=lambda: None):
-        self.now, self.meanwhile = 0.0, meanwhile
-
-    def __call__(self) -> float:
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        self.now += seconds
-        self.meanwhile()
 
 
 @pytest.fixture

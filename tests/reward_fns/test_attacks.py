@@ -148,15 +148,14 @@ def machine(isolation):
     """Grade under this isolation; afterwards the machine is as before and an honest program scores."""
     before = _left_behind()
     threads = threading.active_count()
-    settings = {**isolation, "cpu_seconds": 1, "wall_seconds": 2, "memory_mb": 512}
+    settings = {**isolation, "cpu_seconds": 1, "memory_mb": 512}
 
-    def attack(code, tests):
-        return compute_score("code", f"```python\n{code}\n```", tests, sandbox=settings)
+    def attack(code, tests, wall=2):
+        return compute_score("code", f"```python\n{code}\n```", tests, sandbox={**settings, "wall_seconds": wall})
 
     yield attack
     for kind, tests in (("function", FUNCTION), ("program", PROGRAM)):
-        patient = {**settings, "wall_seconds": PROCESS}  # what an honest program needs is the busy machine's to say
-        result = compute_score("code", f"```python\n{HONEST[kind]}\n```", tests, sandbox=patient)
+        result = attack(HONEST[kind], tests, wall=PROCESS)  # how long it takes is a busy machine's to say
         assert (result["score"], result["infra_error"]) == (1.0, 0.0), "the next verdict was poisoned"
     end = time.monotonic() + 60
     while (after := _left_behind()) - before and time.monotonic() < end:

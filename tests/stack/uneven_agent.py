@@ -16,14 +16,11 @@ WAIT_BEFORE = 2
 class UnevenAgent(SingleTurnAgentLoop):
     """Every second prompt of a batch has answers a hundred times as long as the others."""
 
-    def __init__(self, *args: Any, **kwargs: Any):
-        super().__init__(*args, **kwargs)
-        self.client = self.server_manager
-
     async def run(self, sampling_params: dict[str, Any], **kwargs: Any) -> AgentLoopOutput:
-        is_long = int(kwargs["uid"].rsplit("-", 1)[1]) % 2
-        self.server_manager = UntilNewWeights(self.client) if is_long else self.client
-        tokens = LONG if is_long else SHORT
+        tokens = SHORT
+        if int(kwargs["uid"].rsplit("-", 1)[1]) % 2:
+            tokens = LONG
+            self.server_manager = UntilNewWeights(self.server_manager)  # of this rollout: verl makes an agent for each
         return await super().run({**sampling_params, "max_tokens": tokens, "ignore_eos": True}, **kwargs)
 
 

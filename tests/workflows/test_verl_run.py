@@ -3,15 +3,14 @@
 import os
 import sys
 import threading
-import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import psutil
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from srpo_verl.cpu.environment import ROLLOUT_ENVIRONMENT
+from tests.clock import HoursPass
 from tests.patience import PROCESS
 from workflows.verl_run import (
     LOADING,
@@ -105,13 +104,9 @@ def test_a_signal_is_named(tmp_path):
 
 
 def test_a_hang_ends_at_the_timeout_and_says_where(tmp_path, monkeypatch):
-    """By a clock on which an hour passes once the run hangs."""
     log, listener = RunFiles(tmp_path).log, Listener()
-
-    def clock():
-        return time.monotonic() + 3600 * (TRAINING in listener.stages and "waiting for a socket" in log.read_text())
-
-    monkeypatch.setattr("workflows.verl_run.time", SimpleNamespace(monotonic=clock, sleep=time.sleep))
+    clock = HoursPass(lambda: TRAINING in listener.stages and "waiting for a socket" in log.read_text())
+    monkeypatch.setattr("workflows.verl_run.time", clock)
     with pytest.raises(RunFailed, match=r"while training: not finished after 3000 s(.|\n)*waiting for a socket"):
         run(tmp_path, "hangs", timeout=3000, observer=listener)
 

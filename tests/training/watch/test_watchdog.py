@@ -7,6 +7,7 @@ import pytest
 
 from srpo_verl.config import WatchdogConfig
 from srpo_verl.training.watch.watchdog import CLEANING_UP, NOTICED, Watchdog, within
+from tests.clock import Clock
 from tests.patience import PROCESS
 
 
@@ -21,19 +22,6 @@ def watchdog(dead=(), details=(), grace=0.0, **limits):
         grace=grace,
     )
     return dog, reports
-
-
-class Clock:
-    """Time that passes only when somebody sleeps; stands for `time` in the watchdog."""
-
-    def __init__(self):
-        self.now = 1000.0
-
-    def monotonic(self):
-        return self.now
-
-    def sleep(self, seconds):
-        self.now += seconds
 
 
 @pytest.fixture

@@ -8,13 +8,13 @@ import sys
 import threading
 import time
 from collections import Counter
-from types import SimpleNamespace
 
 import psutil
 import pytest
 
 from srpo_verl.base.processes import family_of
 from srpo_verl.training.durable import checkpoint_store as store
+from tests.clock import HoursPass
 from tests.patience import PROCESS
 from workflows.reproduce.backends import backend_of
 from workflows.reproduce.backends.local import CELL_VARIABLE
@@ -182,16 +182,9 @@ def test_a_collapse_stops_a_run(laboratory):
 
 
 def test_a_run_without_a_sign_of_life_fails(laboratory, monkeypatch):
-    """By a clock on which hours pass once the run has said its last line."""
     laboratory.write(overrides=["+stand_in.hold=0"])
-    log, now = laboratory.cells()[0].folder / "train.log", time.monotonic()
-
-    def hours():
-        nonlocal now
-        now += 3600 * (log.is_file() and "stand-in: on from step 0" in log.read_text())
-        return now
-
-    clock = SimpleNamespace(monotonic=hours, sleep=time.sleep, time=time.time)
+    log = laboratory.cells()[0].folder / "train.log"
+    clock = HoursPass(lambda: log.is_file() and "stand-in: on from step 0" in log.read_text())
     monkeypatch.setattr("workflows.reproduce.run_cell.time", clock)
     laboratory.write_site(stall_minutes=50)
     laboratory.run(laboratory.cells()[:1])
