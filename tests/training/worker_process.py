@@ -5,9 +5,9 @@ A scenario is a module-level function `(worker, rank, world, payload) -> result`
 
 from __future__ import annotations
 
+import faulthandler
 import multiprocessing
 import os
-import socket
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -68,21 +68,27 @@ def run_ranks(
     plain_verl: bool = False,
     prepare: Callable[[], None] | None = None,
 ) -> Any:
-    """Run `scenario` on `world` ranks, each a process; an exception of any rank is raised here.
+    """Run `scenario` on `world` ranks, each a process; an exception of any rank is raised here, with what it wrote.
 
     `plain_verl` takes verl's own worker instead of ours; `prepare`, a module-level function, runs before it is made.
     """
     if on_gpu() and world > torch.cuda.device_count():
         pytest.skip(f"needs {world} GPUs")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    # The store outlives the ranks and keeps the port it was given: one that is only looked up may be taken meanwhile.
+    store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     with tempfile.TemporaryDirectory() as folder:
-        arguments = (world, port, scenario, str(model), payload, list(overrides), plain_verl, prepare, folder)
+        arguments = (world, store.port, scenario, str(model), payload, list(overrides), plain_verl, prepare, folder)
         # Ranks fork from a process that has imported what they need, once for all tests; CUDA does not survive a fork.
         multiprocessing.set_forkserver_preload(["verl.workers.engine_workers", "srpo_verl.training.worker.worker"])
         method = "spawn" if on_gpu() else "forkserver"
-        torch.multiprocessing.start_processes(_rank, args=arguments, nprocs=world, start_method=method)
+        try:
+            torch.multiprocessing.start_processes(_rank, args=arguments, nprocs=world, start_method=method)
+        except torch.multiprocessing.ProcessExitedException as error:
+            # A signal leaves no traceback: what a rank said last is all that tells why.
+            for path in sorted(Path(folder).glob("*.stderr")):
+                said = path.read_text(errors="replace").partition("\nExtension modules:")[0]
+                error.add_note(f"{path.name}:\n{said[-5000:]}")
+            raise
         return torch.load(os.path.join(folder, "result.pt"), weights_only=False)
 
 
@@ -98,6 +104,9 @@ def _rank(
     prepare: Callable[[], None] | None,
     folder: str,
 ) -> None:
+    with open(os.path.join(folder, f"rank_{rank}.stderr"), "wb") as said:
+        os.dup2(said.fileno(), 2)
+    faulthandler.enable()
     torch.set_num_threads(1)
     os.environ.update(
         RANK=str(rank),
@@ -105,6 +114,7 @@ def _rank(
         LOCAL_RANK=str(rank if on_gpu() else 0),
         MASTER_ADDR="127.0.0.1",
         MASTER_PORT=str(port),
+        TORCHELASTIC_USE_AGENT_STORE="True",
     )
     from verl.workers.engine_workers import ActorRolloutRefWorker
 
