@@ -164,7 +164,7 @@ def watch(
             raise RunFailed(_failure(follower.stage, f"{_exit_reason(code)}\n{explain(text)}", files.log))
         follower.enter(STOPPING)
     follower.enter("")
-    outcome.total_seconds = time.monotonic() - started
+    outcome.total_seconds = follower.stage_started - started
     return outcome
 
 

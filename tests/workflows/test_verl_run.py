@@ -65,7 +65,7 @@ def test_a_run_that_ends_well(tmp_path):
     assert listener.stages[-3:] == [TRAINING, STOPPING, ""]
     order = [STARTING, RAY, LOADING, VALIDATING, TRAINING, STOPPING, ""]
     assert listener.stages == [name for name in order if name in listener.stages]
-    assert sum(outcome.stage_seconds.values()) == pytest.approx(outcome.total_seconds, abs=1.0)
+    assert sum(outcome.stage_seconds.values()) == pytest.approx(outcome.total_seconds)
     assert outcome.peak_memory_bytes > 0
 
 
