@@ -68,8 +68,9 @@ def run_ranks(
     plain_verl: bool = False,
     prepare: Callable[[], None] | None = None,
 ) -> Any:
-    """Run `scenario` on `world` ranks, each a process; an exception of any rank is raised here, with what it wrote.
+    """Run `scenario` on `world` ranks, each a process; an exception of any rank is raised here.
 
+    So is a rank's death of a signal, with what each rank has written to stderr.
     `plain_verl` takes verl's own worker instead of ours; `prepare`, a module-level function, runs before it is made.
     """
     if on_gpu() and world > torch.cuda.device_count():
