@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
+from srpo_verl.base.files import write_atomically
 from srpo_verl.base.lease import in_use, take
 from tests.base.lease_contender import elsewhere
 from tests.workflows.fake_trainer import log_metrics
@@ -83,7 +84,7 @@ def test_attach_learns_the_number_of_steps_when_the_trainer_says_it(tmp_path):
         wait_for("starting", shown)
         start = folder / "srpo_run" / "20000101-000000"
         start.mkdir(parents=True)
-        (start / "config.yaml").write_text("data: {}\ntrainer: {total_training_steps: 7}\n")
+        write_atomically(start / "config.yaml", "data: {}\ntrainer: {total_training_steps: 7}\n")  # as the trainer does
         with (start / METRICS).open("w") as file:
             log_metrics(file, 1)
         wait_for("step 1", shown)
