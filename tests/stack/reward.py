@@ -3,6 +3,7 @@
 import math
 import time
 import zlib
+from collections import Counter
 
 
 def compute_score(data_source, solution_str, ground_truth, extra_info=None, **kwargs):
@@ -16,9 +17,13 @@ def compute_score(data_source, solution_str, ground_truth, extra_info=None, **kw
     }
 
 
-def in_trls_form(completions, **columns):
-    """A verdict of the same kind from a function as TRL has them; one answer of eight is right."""
-    return [float(zlib.crc32(completion[0]["content"].encode()) % 8 == 0) for completion in completions]
+_seen = Counter()
+
+
+def in_trls_form(completions, index, **columns):
+    """A function as TRL has them; of four answers to a row the first that is graded is right, whatever they say."""
+    _seen.update(index)
+    return [float(_seen[row] % 4 == 1) for row in index]
 
 
 def never_right(data_source, solution_str, ground_truth, extra_info=None, **kwargs):
