@@ -92,8 +92,12 @@ class RunOutcome:
 
     records: list[Record]
     stage_seconds: dict[str, float] = field(default_factory=dict)
-    total_seconds: float = 0.0
     peak_memory_bytes: int = 0
+
+    @property
+    def total_seconds(self) -> float:
+        """From its start to its end: a run is in one stage or another all the time."""
+        return sum(self.stage_seconds.values())
 
 
 class RunFailed(RuntimeError):
@@ -164,7 +168,6 @@ def watch(
             raise RunFailed(_failure(follower.stage, f"{_exit_reason(code)}\n{explain(text)}", files.log))
         follower.enter(STOPPING)
     follower.enter("")
-    outcome.total_seconds = follower.stage_started - started
     return outcome
 
 

@@ -1,4 +1,4 @@
-"""A verdict that a random model gets right about half of the time, from the text alone; and graders that fail."""
+"""Verdicts that a random model gets right about half of the time, or in a fixed order; and graders that fail."""
 
 import math
 import time
@@ -21,7 +21,7 @@ _seen = Counter()
 
 
 def in_trls_form(completions, index, **columns):
-    """A function as TRL has them; of four answers to a row the first that is graded is right, whatever they say."""
+    """A function as TRL has them: of four answers to a row the one that is graded first is right, whatever it says."""
     _seen.update(index)
     return [float(_seen[row] % 4 == 1) for row in index]
 

@@ -68,9 +68,9 @@ def run_ranks(
     plain_verl: bool = False,
     prepare: Callable[[], None] | None = None,
 ) -> Any:
-    """Run `scenario` on `world` ranks, each a process; an exception of any rank is raised here.
+    """Run `scenario` on `world` ranks, each a process; an exception of any rank, or its death, is raised here.
 
-    So is a rank's death of a signal, with what each rank has written to stderr.
+    Noted on it is what each rank has written to stderr: a signal leaves no traceback of its own.
     `plain_verl` takes verl's own worker instead of ours; `prepare`, a module-level function, runs before it is made.
     """
     if on_gpu() and world > torch.cuda.device_count():
@@ -84,8 +84,7 @@ def run_ranks(
         method = "spawn" if on_gpu() else "forkserver"
         try:
             torch.multiprocessing.start_processes(_rank, args=arguments, nprocs=world, start_method=method)
-        except torch.multiprocessing.ProcessExitedException as error:
-            # A signal leaves no traceback: what a rank said last is all that tells why.
+        except (torch.multiprocessing.ProcessRaisedException, torch.multiprocessing.ProcessExitedException) as error:
             for path in sorted(Path(folder).glob("*.stderr")):
                 said = path.read_text(errors="replace").partition("\nExtension modules:")[0]
                 error.add_note(f"{path.name}:\n{said[-5000:]}")
